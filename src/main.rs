@@ -1,0 +1,3 @@
+//! The `ocifs` command.
+
+fn main() {}

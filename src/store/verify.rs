@@ -1,0 +1,334 @@
+//! Whether a blob's bytes are what its digest says, hashed once and remembered.
+//!
+//! A verdict hangs on the pair of digest and [`Identity`]: the same file in the same
+//! state is not hashed twice, a file that changed in any way is. Verdicts on blobs of
+//! [`PERSISTED_SIZE`] or more are kept in the cache directory as well, one small text
+//! file for each digest, because hashing those again would be felt at the next mount.
+//!
+//! Concurrency: callers that ask for the same verdict at once share one hashing; the
+//! table's lock is never held while bytes are read.
+
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::oci::{Digest, Hasher};
+use crate::store::blob::{Blob, Identity};
+use crate::store::cache_dir::CacheDir;
+use crate::store::progress::Progress;
+use crate::store::source::ReadAt;
+
+/// Blobs of this many bytes or more have their verdicts kept on disk: below, hashing
+/// again takes less than a millisecond, about what reading a file would.
+const PERSISTED_SIZE: u64 = 1 << 20;
+
+/// How many verdicts are remembered in memory, at about 250 bytes each.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(100_000).expect("it is not zero");
+
+/// The largest blob that is hashed, in bytes. Longer ones are a sparse file or a mistake,
+/// and would keep a processor busy for minutes.
+pub const MAX_BLOB_SIZE: u64 = 256 << 30;
+
+/// How many bytes are read and hashed at a time.
+const CHUNK: usize = 256 << 10;
+
+/// First line of a kept verdict; the number is the format's version.
+const MAGIC: &str = "ocifs-verdict 1";
+
+/// Why a blob is not known to be sound.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bytes have another digest.
+    #[error("blob {expected} is damaged: its bytes have the digest {actual}")]
+    DigestMismatch {
+        /// The digest under which the blob is stored.
+        expected: Digest,
+        /// The digest of its bytes.
+        actual: Digest,
+    },
+    /// The file changed while it was hashed.
+    #[error("blob {digest} changed while it was read")]
+    Changed {
+        /// The blob.
+        digest: Digest,
+    },
+    /// The algorithm cannot be computed.
+    #[error("digest algorithm of {digest} is not supported")]
+    Algorithm {
+        /// The blob.
+        digest: Digest,
+    },
+    /// The blob is larger than [`MAX_BLOB_SIZE`].
+    #[error("blob {digest} has {size} bytes, over the limit of {MAX_BLOB_SIZE} (blob size)")]
+    TooLarge {
+        /// The blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Reading failed.
+    #[error("cannot read blob {digest}")]
+    Read {
+        /// The blob.
+        digest: Digest,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What hashing a blob found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The bytes have the digest.
+    Sound,
+    /// The bytes have this other digest.
+    Damaged {
+        /// Digest of the bytes.
+        actual: Digest,
+    },
+}
+
+/// One verdict, perhaps still being worked out by the holder of the lock.
+type Slot = Arc<Mutex<Option<Verdict>>>;
+
+/// The verdicts reached so far, shared by all threads.
+#[derive(Debug)]
+pub struct Verdicts {
+    slots: Mutex<LruCache<(Digest, Identity), Slot>>,
+    shelf: Option<CacheDir>,
+}
+
+impl Verdicts {
+    /// An empty table that keeps verdicts on large blobs in `cache`, if given.
+    #[must_use]
+    pub fn new(cache: Option<&CacheDir>) -> Self {
+        let shelf = cache.and_then(|cache| match cache.shelf("verdicts") {
+            Ok(shelf) => Some(shelf),
+            Err(error) => {
+                log::warn!("verdicts are not kept: {error}");
+                None
+            }
+        });
+        Self {
+            slots: Mutex::new(LruCache::new(REMEMBERED)),
+            shelf,
+        }
+    }
+
+    /// What is known of `blob`, without reading it.
+    #[must_use]
+    pub fn find(&self, blob: &Blob) -> Option<Verdict> {
+        let slot = self.slot(blob);
+        let mut verdict = slot.try_lock()?;
+        if verdict.is_none() {
+            *verdict = self.load(blob);
+        }
+        verdict.clone()
+    }
+
+    /// Remembers a verdict that somebody reached by reading the whole of `blob`.
+    pub fn record(&self, blob: &Blob, verdict: &Verdict) {
+        if *verdict == Verdict::Sound {
+            self.keep(blob);
+        }
+        *self.slot(blob).lock() = Some(verdict.clone());
+    }
+
+    /// Returns once `blob` is known to be sound; hashes it if nobody has yet.
+    ///
+    /// # Errors
+    /// [`Error::DigestMismatch`] for damaged bytes, also when that was found earlier;
+    /// the others are not remembered.
+    pub fn verify(&self, blob: &Blob, progress: &dyn Progress) -> Result<(), Error> {
+        let slot = self.slot(blob);
+        let mut known = slot.lock();
+        if known.is_none() {
+            *known = self.load(blob);
+        }
+        let verdict = match &*known {
+            Some(verdict) => verdict,
+            None => {
+                let verdict = hash(blob, progress)?;
+                if verdict == Verdict::Sound {
+                    self.keep(blob);
+                }
+                known.insert(verdict)
+            }
+        };
+        match verdict {
+            Verdict::Sound => Ok(()),
+            Verdict::Damaged { actual } => Err(Error::DigestMismatch {
+                expected: blob.digest().clone(),
+                actual: actual.clone(),
+            }),
+        }
+    }
+
+    fn slot(&self, blob: &Blob) -> Slot {
+        let key = (blob.digest().clone(), *blob.identity());
+        self.slots.lock().get_or_insert(key, Slot::default).clone()
+    }
+
+    fn load(&self, blob: &Blob) -> Option<Verdict> {
+        let shelf = self
+            .shelf
+            .as_ref()
+            .filter(|_| blob.size() >= PERSISTED_SIZE)?;
+        let mut text = String::new();
+        let file = shelf.find(&file_name(blob.digest())).ok()??;
+        file.take(1024).read_to_string(&mut text).ok()?;
+        (text == kept_text(blob.identity())).then_some(Verdict::Sound)
+    }
+
+    fn keep(&self, blob: &Blob) {
+        let Some(shelf) = self
+            .shelf
+            .as_ref()
+            .filter(|_| blob.size() >= PERSISTED_SIZE)
+        else {
+            return;
+        };
+        let text = kept_text(blob.identity());
+        let stored = shelf.store(&file_name(blob.digest()), |file| {
+            file.write_all(text.as_bytes())
+        });
+        if let Err(error) = stored {
+            log::debug!("verdict on {} is not kept: {error}", blob.digest());
+        }
+    }
+}
+
+/// The name under which things learned about a blob are kept in the cache directory.
+#[must_use]
+pub fn file_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm_name(), digest.encoded())
+}
+
+fn kept_text(identity: &Identity) -> String {
+    let Identity {
+        device,
+        inode,
+        size,
+        mtime,
+        ctime,
+    } = identity;
+    format!(
+        "{MAGIC}\n{device} {inode} {size} {}.{:09} {}.{:09}\n",
+        mtime.0, mtime.1, ctime.0, ctime.1
+    )
+}
+
+/// Reads all of `blob` and compares digests.
+fn hash(blob: &Blob, progress: &dyn Progress) -> Result<Verdict, Error> {
+    let digest = || blob.digest().clone();
+    let read = |source| Error::Read {
+        digest: digest(),
+        source,
+    };
+    let mut hasher = Hasher::new(blob.digest().algorithm())
+        .ok_or_else(|| Error::Algorithm { digest: digest() })?;
+    if blob.size() > MAX_BLOB_SIZE {
+        return Err(Error::TooLarge {
+            digest: digest(),
+            size: blob.size(),
+        });
+    }
+    let chunk = usize::try_from(blob.size()).map_or(CHUNK, |size| size.min(CHUNK));
+    let mut buf = vec![0; chunk];
+    let mut offset = 0;
+    while offset < blob.size() {
+        let len = match blob.read_at(&mut buf, offset) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Error::Changed { digest: digest() });
+            }
+            other => other.map_err(read)?,
+        };
+        hasher.update(&buf[..len]);
+        offset += len as u64;
+        progress.advance(len as u64);
+    }
+    if !blob.is_unchanged().map_err(read)? {
+        return Err(Error::Changed { digest: digest() });
+    }
+    let actual = hasher.finish();
+    Ok(if actual == *blob.digest() {
+        Verdict::Sound
+    } else {
+        Verdict::Damaged { actual }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::path::Path;
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
+    use crate::store::progress::Unwatched;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    fn blob(path: &Path, digest: &Digest) -> io::Result<Blob> {
+        Blob::new(digest.clone(), File::open(path)?)
+    }
+
+    #[test]
+    fn hashed_once_until_the_file_changes() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("blob");
+        std::fs::write(&path, b"hello")?;
+        let digest = Digest::of(b"hello");
+        let verdicts = Verdicts::new(None);
+        let read = AtomicU64::new(0);
+        verdicts.verify(&blob(&path, &digest)?, &read)?;
+        verdicts.verify(&blob(&path, &digest)?, &read)?;
+        assert_eq!(read.load(Relaxed), 5, "the second verdict is remembered");
+        assert_eq!(verdicts.find(&blob(&path, &digest)?), Some(Verdict::Sound));
+
+        std::fs::write(&path, b"jello")?;
+        let damaged = verdicts.verify(&blob(&path, &digest)?, &read);
+        assert!(matches!(damaged, Err(Error::DigestMismatch { .. })));
+        assert_eq!(read.load(Relaxed), 10);
+        Ok(())
+    }
+
+    #[test]
+    fn verdicts_on_large_blobs_outlive_the_table() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let cache = CacheDir::open(&dir.path().join("cache"))?;
+        let path = dir.path().join("blob");
+        let bytes = vec![7; 1 << 20];
+        std::fs::write(&path, &bytes)?;
+        let digest = Digest::of(&bytes);
+        Verdicts::new(Some(&cache)).verify(&blob(&path, &digest)?, &Unwatched)?;
+        let read = AtomicU64::new(0);
+        Verdicts::new(Some(&cache)).verify(&blob(&path, &digest)?, &read)?;
+        assert_eq!(read.load(Relaxed), 0);
+
+        std::fs::write(&path, &bytes)?;
+        Verdicts::new(Some(&cache)).verify(&blob(&path, &digest)?, &read)?;
+        assert_eq!(
+            read.load(Relaxed),
+            1 << 20,
+            "another change time is another file"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn unknown_algorithms_are_refused() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("blob");
+        std::fs::write(&path, b"x")?;
+        let digest = "sha256+b64:eA".parse()?;
+        let result = Verdicts::new(None).verify(&blob(&path, &digest)?, &Unwatched);
+        assert!(matches!(result, Err(Error::Algorithm { .. })));
+        Ok(())
+    }
+}
