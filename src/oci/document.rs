@@ -62,6 +62,10 @@ impl<'a> DocumentType<'a> {
 
 /// A manifest or an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a document is moved once, from the parser to where it is kept"
+)]
 pub enum Document {
     /// An image index.
     Index(ImageIndex),
@@ -121,13 +125,13 @@ pub(super) fn check_schema_version(fields: Fields<'_>) -> Result<(), Error> {
 
 /// Refuses a document that says it is something else, or that looks like it.
 fn check_type(fields: Fields<'_>, expected: DocumentType<'_>) -> Result<(), Error> {
-    if let Some(found) = fields.find_media_type("mediaType")? {
-        if !found.is_same_type(expected.media_type) {
-            return Err(Error::MediaTypeMismatch {
-                expected: expected.media_type.clone(),
-                found,
-            });
-        }
+    if let Some(found) = fields.find_media_type("mediaType")?
+        && !found.is_same_type(expected.media_type)
+    {
+        return Err(Error::MediaTypeMismatch {
+            expected: expected.media_type.clone(),
+            found,
+        });
     }
     let foreign: &[&'static str] = if expected.is_index() {
         &MANIFEST_FIELDS

@@ -89,10 +89,10 @@ impl LayoutIndex {
         } else {
             log::warn!("index.json has no \"schemaVersion\"");
         }
-        if let Some(found) = fields.find_media_type("mediaType")? {
-            if found.kind() != Kind::ImageIndex {
-                return Err(Error::NotAnIndex { found });
-            }
+        if let Some(found) = fields.find_media_type("mediaType")?
+            && found.kind() != Kind::ImageIndex
+        {
+            return Err(Error::NotAnIndex { found });
         }
         let entries = fields.array("manifests")?;
         let entries = entries.iter().enumerate().map(Entry::from_json).collect();

@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn the_limit_itself_is_accepted() {
         assert!(Limit::Layers.check(MAX_LAYERS).is_ok());
-        let error = Limit::Layers.check(10_001).unwrap_err();
+        let error = Limit::Layers.check(10_001).expect_err("it is wrong");
         assert_eq!(
             error.to_string(),
             "number of layers 10001 is over the limit of 4096"

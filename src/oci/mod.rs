@@ -12,21 +12,21 @@
 //! is repeated among the annotations or the unknown ones is not noticed; a size may exceed
 //! 2^63 - 1; and what went wrong is the text of a serde error, without a code.
 //!
-//! - [`digest`]: `Digest`, `DiffId`, `Hasher`
-//! - [`error`]: what can be wrong with a document, with codes and classes
-//! - [`limits`]: accepted sizes and depths, each with its reason
-//! - [`json`]: strict JSON
-//! - `fields`: typed access to the members of a JSON object
-//! - [`media_type`]: `MediaType` and what it stands for
-//! - [`annotations`]: `Annotations` and the keys that have a meaning here
-//! - [`platform`]: `Platform`, the choice among platforms, directory names
-//! - [`descriptor`]: `Descriptor`
-//! - [`document`]: `Document`: a manifest or an index, as the descriptor says
-//! - [`manifest`]: `ImageManifest`
-//! - [`index`]: `ImageIndex`, and `LayoutIndex` for a layout's own `index.json`
-//! - [`config`]: `ImageConfig`
-//! - [`timestamp`]: `Timestamp`, read from RFC 3339
-//! - [`ref_name`]: `RefName`
+//! - [`digest`] holds `Digest`, `DiffId` and `Hasher`.
+//! - [`error`] says what can be wrong with a document, with codes and classes.
+//! - [`limits`] holds the accepted sizes and depths, each with its reason.
+//! - [`json`] is strict JSON.
+//! - `fields` is typed access to the members of a JSON object.
+//! - [`media_type`] holds `MediaType`, and what it stands for.
+//! - [`annotations`] holds `Annotations`, and the keys that have a meaning here.
+//! - [`platform`] holds `Platform`, the choice among platforms, and directory names.
+//! - [`descriptor`] holds `Descriptor`.
+//! - [`document`] holds `Document`: a manifest or an index, as the descriptor says.
+//! - [`manifest`] holds `ImageManifest`.
+//! - [`index`] holds `ImageIndex`, and `LayoutIndex` for a layout's own `index.json`.
+//! - [`config`] holds `ImageConfig`.
+//! - [`timestamp`] holds `Timestamp`, read from RFC 3339.
+//! - [`ref_name`] holds `RefName`.
 
 pub mod annotations;
 pub mod config;

@@ -4,7 +4,7 @@
 //!
 //! Spec: image-spec image-index.md, "platform" and "Platform Variants".
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::fmt;
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -125,7 +125,11 @@ impl Platform {
             return Some(Fit(Closeness::Below((0, 0))));
         }
         let ((own_family, own), (family, bound)) = (level(own)?, level(bound)?);
-        (own_family == family && own < bound).then_some(Fit(Closeness::Below(own)))
+        match own.cmp(&bound) {
+            Ordering::Equal if own_family == family => Some(Fit(Closeness::Exact)),
+            Ordering::Less if own_family == family => Some(Fit(Closeness::Below(own))),
+            _ => None,
+        }
     }
 
     /// The variant, or the one that the architecture's name alone stands for.
@@ -237,8 +241,8 @@ fn escape(text: &str) -> String {
     name
 }
 
-/// Splits a variant into its family and its number: `v8.1` into `v` and `(8, 1)`,
-/// `rva23u64` into `rva` and `(23, 0)`.
+/// Splits a variant into its family and its number: `v8.1` into `v` and `(8, 1)`, a bare
+/// `8` into `v` and `(8, 0)`, `rva23u64` into `rva` and `(23, 0)`.
 fn level(variant: &str) -> Option<(&str, Level)> {
     let start = variant.find(|c: char| c.is_ascii_digit())?;
     let (family, numbers) = variant.split_at(start);
@@ -247,6 +251,7 @@ fn level(variant: &str) -> Option<(&str, Level)> {
         text[..end.unwrap_or(text.len())].parse().ok()
     };
     let minor = numbers.split_once('.').and_then(|(_, minor)| digits(minor));
+    let family = if family.is_empty() { "v" } else { family };
     Some((family, (digits(numbers)?, minor.unwrap_or(0))))
 }
 
