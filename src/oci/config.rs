@@ -47,10 +47,10 @@ impl ImageConfig {
     /// Parses the bytes of a config blob.
     ///
     /// # Errors
-    /// What is wrong with the JSON; [`Error::NotAnObject`]; [`Limit::DocumentSize`].
+    /// What is wrong with the JSON; [`Error::NotAnObject`]; [`Limit::DocumentSize`]; [`Limit::DocumentValues`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         Limit::DocumentSize.check(bytes.len() as u64)?;
-        let document = json::parse(bytes)?;
+        let document = json::parse_within(bytes, Limit::DocumentValues)?;
         let fields = Fields::of(&document, "config")?;
         Ok(Self {
             created: timestamp(&document),

@@ -85,7 +85,7 @@ impl Document {
         if document_type.shape == Shape::Schema1 {
             return Err(Error::Schema1);
         }
-        let document = json::parse(bytes)?;
+        let document = json::parse_within(bytes, Limit::DocumentValues)?;
         let fields = Fields::of(&document, "document")?;
         check_unambiguous(fields)?;
         check_schema_version(fields)?;

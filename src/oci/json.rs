@@ -6,7 +6,7 @@
 //! are limited. Members keep their order. Integers of 64 bits and doubles keep their value;
 //! longer integers become the nearest double, as RFC 7493 section 2.2 lets expect.
 //!
-//! Spec: image-spec considerations.md, "Canonicalization"; RFC 7493 (I-JSON).
+//! Spec: image-spec considerations.md; RFC 7493 (I-JSON), sections 2.1 to 2.3.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -17,18 +17,26 @@ use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 use super::Error;
-use super::limits::{Limit, MAX_JSON_DEPTH, MAX_JSON_VALUES};
+use super::limits::{Limit, MAX_JSON_DEPTH};
 
-/// Parses one JSON document.
+/// Parses one JSON document of at most [`Limit::JsonValues`] values.
 ///
-/// The caller bounds the length of `bytes`; memory is at most about 100 bytes for each of
-/// [`MAX_JSON_VALUES`] values, and the strings.
+/// The caller bounds the length of `bytes`; memory is at most about 300 bytes for each
+/// value on average, and the strings.
 ///
 /// # Errors
 /// [`Error::NotUtf8`], [`Error::ByteOrderMark`], [`Error::Syntax`],
 /// [`Error::DuplicateKey`], [`Error::JsonDepth`], and [`Error::Limit`] for the number of
 /// values.
 pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
+    parse_within(bytes, Limit::JsonValues)
+}
+
+/// Parses one JSON document of at most as many values as `limit` says.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_within(bytes: &[u8], limit: Limit) -> Result<Value, Error> {
     if bytes.starts_with(b"\xEF\xBB\xBF") {
         return Err(Error::ByteOrderMark);
     }
@@ -38,7 +46,11 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     // The seed counts the depth itself, because it can say what was exceeded.
     deserializer.disable_recursion_limit();
-    let watch = Watch::default();
+    let watch = Watch {
+        limit,
+        values: Cell::new(0),
+        refusal: RefCell::new(None),
+    };
     let seed = Seed {
         watch: &watch,
         depth: 0,
@@ -50,8 +62,9 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
 
 /// What the visitors of one document have seen. A serde error can carry text alone, so
 /// the fact behind it is left here.
-#[derive(Default)]
 struct Watch {
+    /// Bounds `values`.
+    limit: Limit,
     values: Cell<u64>,
     refusal: RefCell<Option<Refusal>>,
 }
@@ -59,7 +72,7 @@ struct Watch {
 enum Refusal {
     DuplicateKey(String),
     Depth,
-    Values,
+    Values(Error),
 }
 
 impl Watch {
@@ -78,10 +91,7 @@ impl Watch {
                 line,
                 column,
             },
-            Some(Refusal::Values) => Error::Limit {
-                limit: Limit::JsonValues,
-                actual: MAX_JSON_VALUES + 1,
-            },
+            Some(Refusal::Values(error)) => error,
             None => Error::Syntax {
                 line,
                 column,
@@ -116,8 +126,8 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let values = self.watch.values.get() + 1;
-        if values > MAX_JSON_VALUES {
-            return Err(self.watch.refuse(Refusal::Values));
+        if let Err(error) = self.watch.limit.check(values) {
+            return Err(self.watch.refuse(Refusal::Values(error)));
         }
         self.watch.values.set(values);
         deserializer.deserialize_any(self)

@@ -19,10 +19,14 @@ pub const MAX_INDEX_JSON_SIZE: u64 = 256 << 20;
 /// The largest `oci-layout` file, in bytes. It holds one short member.
 pub const MAX_LAYOUT_FILE_SIZE: u64 = 64 << 10;
 
-/// The most values (scalars, arrays and objects together) in one JSON document. A value
-/// takes 72 bytes in memory and may be one byte of text, so the size alone does not bound
-/// the memory; an entry of an index has about ten.
+/// The most values (scalars, arrays and objects together) in an `index.json`. A value may
+/// be one byte of text and takes 72 bytes in memory, an object with members some 500, so
+/// the size alone does not bound the memory. An entry has about ten.
 pub const MAX_JSON_VALUES: u64 = 4_000_000;
+
+/// The most values in a manifest, image index or config. Fewer than in an `index.json`,
+/// since any image can bring such a document; 40,000 entries of an index stay within.
+pub const MAX_DOCUMENT_VALUES: u64 = 500_000;
 
 /// The deepest nesting of arrays and objects in JSON. The specification needs five; each
 /// level takes some hundred bytes of a thread's stack.
@@ -49,6 +53,8 @@ pub enum Limit {
     LayoutFileSize,
     /// [`MAX_JSON_VALUES`].
     JsonValues,
+    /// [`MAX_DOCUMENT_VALUES`].
+    DocumentValues,
     /// [`MAX_LAYERS`].
     Layers,
     /// [`MAX_INDEX_DEPTH`].
@@ -66,6 +72,7 @@ impl Limit {
             Self::IndexJsonSize => MAX_INDEX_JSON_SIZE,
             Self::LayoutFileSize => MAX_LAYOUT_FILE_SIZE,
             Self::JsonValues => MAX_JSON_VALUES,
+            Self::DocumentValues => MAX_DOCUMENT_VALUES,
             Self::Layers => MAX_LAYERS,
             Self::IndexDepth => MAX_INDEX_DEPTH,
             Self::RefName => MAX_REF_NAME,
@@ -79,7 +86,7 @@ impl Limit {
             Self::DocumentSize => "LIMIT_DOCUMENT_SIZE",
             Self::IndexJsonSize => "LIMIT_INDEX_JSON_SIZE",
             Self::LayoutFileSize => "LIMIT_LAYOUT_FILE_SIZE",
-            Self::JsonValues => "LIMIT_JSON_VALUES",
+            Self::JsonValues | Self::DocumentValues => "LIMIT_JSON_VALUES",
             Self::Layers => "LIMIT_LAYERS",
             Self::IndexDepth => "LIMIT_INDEX_DEPTH",
             Self::RefName => "LIMIT_REF_NAME",
@@ -107,7 +114,7 @@ impl fmt::Display for Limit {
             Self::DocumentSize => "document size",
             Self::IndexJsonSize => "size of index.json",
             Self::LayoutFileSize => "size of oci-layout",
-            Self::JsonValues => "number of JSON values",
+            Self::JsonValues | Self::DocumentValues => "number of JSON values",
             Self::Layers => "number of layers",
             Self::IndexDepth => "nesting of image indexes",
             Self::RefName => "length of the ref name",

@@ -59,7 +59,8 @@ impl Platform {
         }
     }
 
-    /// The platform that this program runs on.
+    /// The platform that this program runs on. Its variant is what this processor can do:
+    /// it is for choosing among images, not for saying what one that is made here needs.
     #[must_use]
     pub fn host() -> Self {
         Self {

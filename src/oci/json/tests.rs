@@ -105,11 +105,19 @@ fn errors_say_what_and_where() {
 
 #[test]
 fn values_are_counted() {
-    let items = usize::try_from(MAX_JSON_VALUES).expect("it fits");
-    let list = |items: usize| format!("[{}0]", "0,".repeat(items - 1));
-    assert!(parse(list(items - 1).as_bytes()).is_ok());
-    let error = parse(list(items).as_bytes()).expect_err("it is wrong");
-    assert_eq!(error.code(), "LIMIT_JSON_VALUES");
+    for limit in [Limit::JsonValues, Limit::DocumentValues] {
+        let items = usize::try_from(limit.value()).expect("it fits");
+        let list = |items: usize| format!("[{}0]", "0,".repeat(items - 1));
+        assert!(parse_within(list(items - 1).as_bytes(), limit).is_ok());
+        let error = parse_within(list(items).as_bytes(), limit).expect_err("one too many");
+        assert_eq!(error.code(), "LIMIT_JSON_VALUES");
+        let value = limit.value();
+        let text = format!(
+            "number of JSON values {} is over the limit of {value}",
+            value + 1
+        );
+        assert_eq!(error.to_string(), text);
+    }
 }
 
 /// Any JSON value of a few levels; keys come from few letters, so that they would collide.
