@@ -1,0 +1,214 @@
+//! All layers that a process knows.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::layer::Layer;
+use crate::layer::error::Error;
+use crate::layer::queue::{Outcome, PassStatus, Queue};
+use crate::layer::toc::Toc;
+use crate::layer::toc::builder::{self, Control};
+use crate::layer::toc::cache::TocCache;
+use crate::oci::Digest;
+use crate::store::verify::Verdict;
+use crate::store::{Blob, CacheDir, Identity, ReadAt, Verdicts};
+use crate::stream::{Budget, Limits, SpanCache};
+
+/// How much memory the Tocs take that nobody uses just now, in bytes: about those of
+/// thirty layers of a gigabyte. Others come back from the cache directory.
+const TOC_MEMORY: u64 = 32 << 20;
+
+/// How many failures are remembered.
+const FAILURES: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero");
+
+/// What can be chosen about [`Layers`].
+#[derive(Debug, Clone)]
+pub struct LayersOptions {
+    /// Where Tocs are kept between runs; nowhere if `None`.
+    pub cache: Option<CacheDir>,
+    /// How many bytes of Tocs are kept there.
+    pub cache_size: u64,
+    /// How many bytes of decoded spans are kept in memory.
+    pub memory: u64,
+    /// What is accepted of a stream.
+    pub limits: Limits,
+}
+
+impl Default for LayersOptions {
+    fn default() -> Self {
+        Self {
+            cache: None,
+            cache_size: 1 << 30,
+            memory: 256 << 20,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// All layers that a process knows: their Tocs, the decoded spans, the queue of passes.
+///
+/// Shared by an [`Arc`]. When the last one goes, passes under way are told to end.
+#[derive(Debug)]
+pub struct Layers {
+    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    spans: Arc<SpanCache>,
+}
+
+/// What the threads that make passes share with those who ask.
+#[derive(Debug)]
+struct Shared {
+    verdicts: Arc<Verdicts>,
+    limits: Limits,
+    kept: Option<TocCache>,
+    tocs: Mutex<Budget<Digest, Arc<Toc>>>,
+    /// What is wrong with a file in this state. Not kept between runs.
+    failures: Mutex<LruCache<(Digest, Identity), Error>>,
+}
+
+impl Layers {
+    /// Knows no layer yet. Verdicts go to and come from `verdicts`.
+    #[must_use]
+    pub fn new(options: LayersOptions, verdicts: Arc<Verdicts>) -> Self {
+        let kept = options
+            .cache
+            .and_then(|cache| TocCache::new(&cache, options.cache_size));
+        let shared = Arc::new(Shared {
+            verdicts,
+            limits: options.limits,
+            kept,
+            tocs: Mutex::new(Budget::new(TOC_MEMORY)),
+            failures: Mutex::new(LruCache::new(FAILURES)),
+        });
+        let work = Arc::clone(&shared);
+        Self {
+            shared,
+            queue: Arc::new(Queue::new(Box::new(move |blob, control| {
+                work.pass(blob, control)
+            }))),
+            spans: Arc::new(SpanCache::new(options.memory)),
+        }
+    }
+
+    /// The Toc of a blob, from memory or the cache directory: never waits for a pass,
+    /// never decodes. That a Toc is there says nothing about any file.
+    #[must_use]
+    pub fn find(&self, digest: &Digest) -> Option<Arc<Toc>> {
+        self.shared.find(digest)
+    }
+
+    /// Why an earlier pass over this very file in this state failed, if it did. Never
+    /// waits.
+    #[must_use]
+    pub fn failure(&self, blob: &Blob) -> Option<Error> {
+        self.shared.failure(blob)
+    }
+
+    /// Opens a layer for reading its decoded bytes.
+    ///
+    /// Waits for the first pass over it, which is made now if nobody has made it, or, if
+    /// its Toc is known and this file is not, until the file is hashed.
+    ///
+    /// # Errors
+    /// What is wrong with the blob, also when that was found earlier;
+    /// [`Error::ShutDown`] after [`Self::shut_down`].
+    pub fn open(&self, blob: Arc<Blob>) -> Result<Arc<Layer>, Error> {
+        if let Some(error) = self.failure(&blob) {
+            return Err(error);
+        }
+        let known = self.shared.find_for(&blob);
+        let is_sound = || self.shared.verdicts.find(&blob) == Some(Verdict::Sound);
+        let toc = match known {
+            Some(toc) if is_sound() => toc,
+            _ => self.queue.run(&blob)?,
+        };
+        let spans = Arc::clone(&self.spans);
+        Ok(Arc::new(Layer::new(toc, blob, spans)))
+    }
+
+    /// How far the passes under way and in the queue are.
+    #[must_use]
+    pub fn passes(&self) -> Vec<PassStatus> {
+        self.queue.status()
+    }
+
+    /// Ends all waits with [`Error::ShutDown`], and the passes; what is open stays
+    /// readable.
+    pub fn shut_down(&self) {
+        self.queue.shut_down();
+    }
+}
+
+impl Drop for Layers {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl Shared {
+    fn find(&self, digest: &Digest) -> Option<Arc<Toc>> {
+        if let Some(toc) = self.tocs.lock().get(digest) {
+            return Some(Arc::clone(toc));
+        }
+        let toc = Arc::new(self.kept.as_ref()?.load(digest)?);
+        self.remember(&toc);
+        Some(toc)
+    }
+
+    /// The Toc of a blob, unless the size already shows that it is of other bytes.
+    fn find_for(&self, blob: &Blob) -> Option<Arc<Toc>> {
+        self.find(blob.digest())
+            .filter(|toc| toc.blob_size() == blob.size())
+    }
+
+    fn remember(&self, toc: &Arc<Toc>) {
+        let key = toc.digest().clone();
+        self.tocs.lock().insert(key, Arc::clone(toc), toc.weight());
+    }
+
+    fn failure(&self, blob: &Blob) -> Option<Error> {
+        let key = (blob.digest().clone(), *blob.identity());
+        let known = self.failures.lock().get(&key).cloned();
+        known.or_else(|| match self.verdicts.find(blob)? {
+            Verdict::Sound => None,
+            Verdict::Damaged { actual } => Some(Error::DigestMismatch {
+                expected: blob.digest().clone(),
+                actual,
+            }),
+        })
+    }
+
+    /// Hashes the blob if its Toc is known, else decodes it as well.
+    fn pass(&self, blob: &Blob, control: &Control<'_>) -> Outcome {
+        // The failure may be that of a pass which ended after this one was asked for.
+        if let Some(error) = self.failure(blob) {
+            return Err(error);
+        }
+        let outcome = self.verify_or_build(blob, control);
+        if let Err(error) = &outcome
+            && error.is_lasting()
+        {
+            log::error!("{error}");
+            let key = (blob.digest().clone(), *blob.identity());
+            self.failures.lock().put(key, error.clone());
+        }
+        outcome
+    }
+
+    fn verify_or_build(&self, blob: &Blob, control: &Control<'_>) -> Outcome {
+        if let Some(toc) = self.find_for(blob) {
+            self.verdicts.verify(blob, control.progress)?;
+            return Ok(toc);
+        }
+        let toc = builder::build(blob, &self.limits, &self.verdicts, control)?;
+        let toc = Arc::new(toc);
+        self.remember(&toc);
+        if let Some(kept) = &self.kept {
+            kept.store(&toc);
+        }
+        Ok(toc)
+    }
+}

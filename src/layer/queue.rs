@@ -1,0 +1,211 @@
+//! The queue of work on layers: two at a time, what is asked for first goes first, one
+//! piece of work for all who ask for the same.
+//!
+//! Work runs on threads of its own, so that everybody who waits, also who asked first, can
+//! be told to stop waiting.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::layer::error::Error;
+use crate::layer::toc::Toc;
+use crate::layer::toc::builder::Control;
+use crate::oci::Digest;
+use crate::store::{Blob, ReadAt};
+
+/// How many passes run at once: one of them fills a processor and a half.
+const AT_ONCE: usize = 2;
+
+/// Whether a pass has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassState {
+    /// Others go first.
+    Queued,
+    /// It reads.
+    Running,
+}
+
+/// How far a pass over a layer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassStatus {
+    /// The layer's blob.
+    pub digest: Digest,
+    /// Whether it has begun.
+    pub state: PassState,
+    /// How many stored bytes are done.
+    pub done: u64,
+    /// How many there are.
+    pub total: u64,
+}
+
+/// What comes out of a pass.
+pub(super) type Outcome = Result<Arc<Toc>, Error>;
+
+/// What is done for each blob.
+type Work = Box<dyn Fn(&Blob, &Control<'_>) -> Outcome + Send + Sync>;
+
+/// One piece of work.
+#[derive(Debug)]
+struct Job {
+    blob: Arc<Blob>,
+    done: AtomicU64,
+    outcome: Mutex<Option<Outcome>>,
+}
+
+impl Job {
+    fn is_for(&self, blob: &Blob) -> bool {
+        self.blob.identity() == blob.identity() && self.blob.digest() == blob.digest()
+    }
+
+    fn status(&self, state: PassState) -> PassStatus {
+        PassStatus {
+            digest: self.blob.digest().clone(),
+            state,
+            done: self.done.load(Ordering::Relaxed),
+            total: self.blob.size(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Arc<Job>>,
+    running: Vec<Arc<Job>>,
+    workers: usize,
+}
+
+/// See the module. Lock order: the state, then a job's outcome.
+pub(super) struct Queue {
+    work: Work,
+    state: Mutex<State>,
+    changed: Condvar,
+    stop: AtomicBool,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("state", &self.state)
+            .field("stop", &self.stop)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// An empty queue that does `work` for each blob.
+    pub(super) fn new(work: Work) -> Self {
+        Self {
+            work,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Waits until the work for `blob` is done, and has it done if nobody has.
+    pub(super) fn run(self: &Arc<Self>, blob: &Arc<Blob>) -> Outcome {
+        let job = self.enqueue(blob);
+        let mut state = self.state.lock();
+        loop {
+            if let Some(outcome) = &*job.outcome.lock() {
+                return outcome.clone();
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Error::ShutDown);
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// What is under way, running first.
+    pub(super) fn status(&self) -> Vec<PassStatus> {
+        let state = self.state.lock();
+        let running = state.running.iter();
+        let waiting = state.waiting.iter();
+        running
+            .map(|job| job.status(PassState::Running))
+            .chain(waiting.map(|job| job.status(PassState::Queued)))
+            .collect()
+    }
+
+    /// Ends all waits and all work, now and from now on.
+    pub(super) fn shut_down(&self) {
+        let mut state = self.state.lock();
+        self.stop.store(true, Ordering::Relaxed);
+        state.waiting.clear();
+        self.changed.notify_all();
+    }
+
+    /// The job for `blob`: the one there is, or a new one at the end of the queue.
+    fn enqueue(self: &Arc<Self>, blob: &Arc<Blob>) -> Arc<Job> {
+        let mut state = self.state.lock();
+        let mut jobs = state.running.iter().chain(&state.waiting);
+        if let Some(job) = jobs.find(|job| job.is_for(blob)) {
+            return Arc::clone(job);
+        }
+        let job = Arc::new(Job {
+            blob: Arc::clone(blob),
+            done: AtomicU64::new(0),
+            outcome: Mutex::new(None),
+        });
+        state.waiting.push_back(Arc::clone(&job));
+        if state.workers < AT_ONCE {
+            state.workers += 1;
+            drop(state);
+            self.start_worker();
+        }
+        job
+    }
+
+    fn start_worker(self: &Arc<Self>) {
+        let queue = Arc::clone(self);
+        let thread = thread::Builder::new().name("layer-pass".to_owned());
+        if let Err(error) = thread.spawn(move || queue.work()) {
+            log::warn!("a pass runs where it was asked for: no thread: {error}");
+            self.work();
+        }
+    }
+
+    /// Does jobs until there are none.
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            let control = Control {
+                progress: &job.done,
+                stop: &self.stop,
+            };
+            // A fault of ours in one pass must neither end the others nor leave anybody
+            // waiting. Nothing that the pass touches is left half done: tables are locked
+            // only to put whole values in.
+            let outcome = catch_unwind(AssertUnwindSafe(|| (self.work)(&job.blob, &control)));
+            let outcome = outcome.unwrap_or_else(|_| {
+                Err(Error::BrokenOff {
+                    digest: job.blob.digest().clone(),
+                })
+            });
+            let mut state = self.state.lock();
+            *job.outcome.lock() = Some(outcome);
+            state.running.retain(|running| !Arc::ptr_eq(running, &job));
+            self.changed.notify_all();
+        }
+    }
+
+    fn next(&self) -> Option<Arc<Job>> {
+        let mut state = self.state.lock();
+        let job = if self.stop.load(Ordering::Relaxed) {
+            None
+        } else {
+            state.waiting.pop_front()
+        };
+        match &job {
+            Some(job) => state.running.push(Arc::clone(job)),
+            None => state.workers -= 1,
+        }
+        job
+    }
+}

@@ -1,0 +1,240 @@
+//! The first pass over a layer blob: everything in one reading.
+//!
+//! ```text
+//!  this thread:   read ──> decode, checksums, checkpoints ──┐ spans
+//!                  │ stored bytes                           │
+//!  other thread:   └──> blob digest        diff ID <────────┘
+//! ```
+//!
+//! Between the two is a bounded channel, so memory is bounded by its length. The digest is
+//! of the very bytes that were decoded, never of a second reading.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use crate::layer::error::Error;
+use crate::layer::toc::Toc;
+use crate::oci::{Algorithm, DiffId, Digest, Hasher};
+use crate::store::verify::{MAX_BLOB_SIZE, Verdict};
+use crate::store::{Blob, Progress, ReadAt, Verdicts, source};
+use crate::stream::{self, BlobOffset, Chunks, Compression, Limits, Sink, SpanTable};
+
+/// How many stored bytes are read at a time.
+const CHUNK: usize = 256 << 10;
+
+/// How many buffers may wait for the hashing thread, of a quarter of a megabyte each.
+const WAITING: usize = 16;
+
+/// What a pass reports to and obeys.
+#[derive(Debug)]
+pub struct Control<'a> {
+    /// Told of stored bytes.
+    pub progress: &'a dyn Progress,
+    /// Ends the pass when it becomes true.
+    pub stop: &'a AtomicBool,
+}
+
+/// Makes the first pass over `blob` and records the verdict on it.
+///
+/// # Errors
+/// A blob that has another digest is [`Error::DigestMismatch`] whatever its stream is like,
+/// so a stream that fails is read to the end all the same; see [`Error`] for the others.
+pub fn build(
+    blob: &Blob,
+    limits: &Limits,
+    verdicts: &Verdicts,
+    control: &Control<'_>,
+) -> Result<Toc, Error> {
+    let (table, hashes) = pass(blob, limits, control)?;
+    judge(blob, verdicts, &table, &hashes)?;
+    let table = table.map_err(|error| Error::stream(blob.digest(), error))?;
+    let diff_id = DiffId(hashes.decoded.unwrap_or(hashes.stored));
+    Ok(Toc::new(blob.digest().clone(), blob.size(), diff_id, table))
+}
+
+/// Decodes and hashes; the stream may be bad while the digests are good.
+fn pass(
+    blob: &Blob,
+    limits: &Limits,
+    control: &Control<'_>,
+) -> Result<(Result<SpanTable, stream::Error>, Hashes), Error> {
+    let hashing = Hashing::new(blob)?;
+    let (full, to_hash) = sync_channel(WAITING);
+    let (used, empty) = sync_channel(WAITING);
+    thread::scope(|scope| {
+        let hashing = scope.spawn(move || hashing.run(&to_hash, &used));
+        let mut feed = Feed {
+            blob,
+            control,
+            full,
+            empty,
+            at: 0,
+        };
+        let table = feed.scan(limits);
+        drop(feed);
+        let hashes = hashing.join().map_err(|_| Error::BrokenOff {
+            digest: blob.digest().clone(),
+        })?;
+        Ok((table, hashes))
+    })
+}
+
+/// Compares the digest, unless the blob was not read to its end.
+fn judge(
+    blob: &Blob,
+    verdicts: &Verdicts,
+    table: &Result<SpanTable, stream::Error>,
+    hashes: &Hashes,
+) -> Result<(), Error> {
+    let digest = blob.digest();
+    if let Err(error) = table
+        && !error.is_of_the_stream()
+    {
+        return Err(Error::stream(digest, error.clone()));
+    }
+    let unchanged = blob.is_unchanged().map_err(|source| Error::Read {
+        digest: digest.clone(),
+        source: Arc::new(source),
+    })?;
+    if !unchanged {
+        return Err(Error::Changed {
+            digest: digest.clone(),
+        });
+    }
+    if hashes.stored == *digest {
+        verdicts.record(blob, &Verdict::Sound);
+        return Ok(());
+    }
+    let actual = hashes.stored.clone();
+    verdicts.record(
+        blob,
+        &Verdict::Damaged {
+            actual: actual.clone(),
+        },
+    );
+    Err(Error::DigestMismatch {
+        expected: digest.clone(),
+        actual,
+    })
+}
+
+/// Bytes on their way to be hashed.
+enum Bytes {
+    Stored(Arc<Vec<u8>>),
+    Decoded(Vec<u8>),
+}
+
+/// The stored bytes, read once and shared with the hashing thread.
+struct Feed<'a> {
+    blob: &'a Blob,
+    control: &'a Control<'a>,
+    full: SyncSender<Bytes>,
+    empty: Receiver<Vec<u8>>,
+    /// Up to where the blob has been handed out.
+    at: u64,
+}
+
+impl Feed<'_> {
+    /// Decodes the stream; when that fails, goes on reading to the end, because a damaged
+    /// blob counts before a malformed stream.
+    fn scan(&mut self, limits: &Limits) -> Result<SpanTable, stream::Error> {
+        let blob = self.blob;
+        let table = stream::scan(blob, self, limits);
+        while self.at < blob.size() {
+            self.chunk_at(BlobOffset(self.at))?;
+        }
+        table
+    }
+
+    fn send(&self, bytes: Bytes) -> Result<(), stream::Error> {
+        // The other end is gone only if hashing broke off, which `build` reports.
+        self.full.send(bytes).map_err(|_| stream::Error::Stopped)
+    }
+}
+
+impl Chunks for Feed<'_> {
+    fn chunk_at(&mut self, offset: BlobOffset) -> Result<Arc<Vec<u8>>, stream::Error> {
+        debug_assert_eq!(offset.0, self.at, "a pass reads in order");
+        if self.control.stop.load(Ordering::Relaxed) {
+            return Err(stream::Error::Stopped);
+        }
+        let wanted = source::available(self.blob.size(), offset.0, CHUNK);
+        let mut bytes = vec![0; wanted];
+        let len = self.blob.read_at(&mut bytes, offset.0);
+        let len = len.map_err(stream::Error::from_read)?;
+        bytes.truncate(len);
+        let bytes = Arc::new(bytes);
+        if len > 0 {
+            self.at += len as u64;
+            self.control.progress.advance(len as u64);
+            self.send(Bytes::Stored(Arc::clone(&bytes)))?;
+        }
+        Ok(bytes)
+    }
+}
+
+impl Sink for Feed<'_> {
+    fn decoded(&mut self, span: Vec<u8>) -> Result<Vec<u8>, stream::Error> {
+        if self.control.stop.load(Ordering::Relaxed) {
+            return Err(stream::Error::Stopped);
+        }
+        self.send(Bytes::Decoded(span))?;
+        Ok(self.empty.try_recv().unwrap_or_default())
+    }
+}
+
+/// The digests of a blob and of what it decodes to.
+struct Hashes {
+    stored: Digest,
+    /// `None` if it is the same by construction.
+    decoded: Option<Digest>,
+}
+
+/// The two digests being computed.
+struct Hashing {
+    stored: Hasher,
+    decoded: Option<Hasher>,
+}
+
+impl Hashing {
+    fn new(blob: &Blob) -> Result<Self, Error> {
+        let digest = || blob.digest().clone();
+        if blob.size() > MAX_BLOB_SIZE {
+            return Err(Error::TooLarge {
+                digest: digest(),
+                size: blob.size(),
+                limit: MAX_BLOB_SIZE,
+            });
+        }
+        let algorithm = blob.digest().algorithm();
+        let stored = Hasher::new(algorithm).ok_or_else(|| Error::Algorithm { digest: digest() })?;
+        // What decodes to itself needs no second hash; a failure shows again in the scan.
+        let is_plain = matches!(Compression::of(blob), Ok(Compression::Plain));
+        let is_same = is_plain && algorithm == Algorithm::Sha256;
+        Ok(Self {
+            stored,
+            decoded: (!is_same).then(Hasher::sha256),
+        })
+    }
+
+    fn run(mut self, full: &Receiver<Bytes>, used: &SyncSender<Vec<u8>>) -> Hashes {
+        while let Ok(bytes) = full.recv() {
+            match bytes {
+                Bytes::Stored(bytes) => self.stored.update(&bytes),
+                Bytes::Decoded(bytes) => {
+                    if let Some(hasher) = &mut self.decoded {
+                        hasher.update(&bytes);
+                    }
+                    // Nobody may be there to use it again.
+                    let _ = used.try_send(bytes);
+                }
+            }
+        }
+        Hashes {
+            stored: self.stored.finish(),
+            decoded: self.decoded.map(Hasher::finish),
+        }
+    }
+}

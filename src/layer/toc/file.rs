@@ -1,0 +1,394 @@
+#![doc = include_str!("file.md")]
+
+use std::io::{self, Write};
+
+use crate::layer::toc::Toc;
+use crate::oci::{DiffId, Digest};
+use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart};
+use crate::stream::span::{self, Span};
+use crate::stream::{BlobOffset, Compression, SpanId, SpanTable, TarOffset};
+
+const MAGIC: &[u8; 8] = b"ocifstoc";
+
+/// Another number makes all older files unread.
+const VERSION: u32 = 2;
+
+/// More sections than this are no file of ours.
+const MAX_SECTIONS: u32 = 64;
+
+const HEADER_LEN: usize = 24;
+const RECORD_LEN: usize = 32;
+const CHECK_LEN: usize = 8;
+
+const SUMMARY: u32 = 1;
+const SPANS: u32 = 2;
+const CHECKPOINTS: u32 = 3;
+const HEAP: u32 = 4;
+
+const SPAN_LEN: usize = 16;
+const CHECKPOINT_LEN: usize = 32;
+
+/// What makes a file unusable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It is not a Toc of this version.
+    #[error("not a table of contents of version {VERSION}")]
+    Foreign,
+    /// It is shorter or longer than it says.
+    #[error("wrong length")]
+    Length,
+    /// A check does not fit.
+    #[error("damaged")]
+    Check,
+    /// A section is missing.
+    #[error("no section of kind {kind}")]
+    Missing {
+        /// Its kind.
+        kind: u32,
+    },
+    /// A field holds what it cannot hold.
+    #[error("impossible {field}")]
+    Field {
+        /// Which one.
+        field: &'static str,
+    },
+    /// The spans and checkpoints make no table.
+    #[error(transparent)]
+    Table(#[from] span::Fault),
+    /// It is of another blob.
+    #[error("of another blob")]
+    OtherBlob,
+}
+
+/// Writes `toc` in the form that [`decode`] reads.
+///
+/// # Errors
+/// Those of `out`.
+pub fn encode(toc: &Toc, out: &mut dyn Write) -> io::Result<()> {
+    let table = toc.spans();
+    let sections = [
+        (SUMMARY, summary(toc)),
+        (SPANS, table.spans().iter().flat_map(span_record).collect()),
+        (
+            CHECKPOINTS,
+            table
+                .checkpoints()
+                .iter()
+                .flat_map(checkpoint_record)
+                .collect(),
+        ),
+    ];
+    let sections: Vec<(u32, &[u8])> = sections
+        .iter()
+        .map(|(kind, bytes)| (*kind, &bytes[..]))
+        .chain([(HEAP, table.heap())])
+        .collect();
+    let mut at = (HEADER_LEN + RECORD_LEN * sections.len() + CHECK_LEN) as u64;
+    let total: u64 = at
+        + sections
+            .iter()
+            .map(|(_, bytes)| bytes.len() as u64)
+            .sum::<u64>();
+    let count = u32::try_from(sections.len()).map_err(io::Error::other)?;
+    let mut head = Vec::new();
+    head.extend_from_slice(MAGIC);
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&count.to_le_bytes());
+    head.extend_from_slice(&total.to_le_bytes());
+    for (kind, bytes) in &sections {
+        head.extend_from_slice(&u64::from(*kind).to_le_bytes());
+        head.extend_from_slice(&at.to_le_bytes());
+        head.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        head.extend_from_slice(&span::check(bytes).to_le_bytes());
+        at += bytes.len() as u64;
+    }
+    let check = span::check(&head);
+    head.extend_from_slice(&check.to_le_bytes());
+    out.write_all(&head)?;
+    for (_, bytes) in sections {
+        out.write_all(bytes)?;
+    }
+    Ok(())
+}
+
+fn summary(toc: &Toc) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for digest in [toc.digest(), &toc.diff_id().0] {
+        let text = digest.as_str();
+        let len = u16::try_from(text.len()).expect("a digest has 255 bytes at most");
+        bytes.extend_from_slice(&len.to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes.extend_from_slice(&toc.blob_size().to_le_bytes());
+    bytes.extend_from_slice(&toc.size().to_le_bytes());
+    bytes.push(match toc.compression() {
+        Compression::Plain => 0,
+        Compression::Gzip => 1,
+        Compression::Zstd => 2,
+    });
+    bytes
+}
+
+fn span_record(span: &Span) -> [u8; SPAN_LEN] {
+    let mut record = [0; SPAN_LEN];
+    record[..8].copy_from_slice(&span.tar_offset.0.to_le_bytes());
+    record[8..].copy_from_slice(&span.check.to_le_bytes());
+    record
+}
+
+fn checkpoint_record(checkpoint: &Checkpoint) -> [u8; CHECKPOINT_LEN] {
+    let (kind, place, heap, window_len) = match checkpoint.restart {
+        Restart::Fresh { blob_offset } => (0_u32, blob_offset.0, HeapRange::default(), 0),
+        Restart::Deflate {
+            bit_offset,
+            window,
+            window_len,
+        } => (1, bit_offset, window, window_len),
+    };
+    let mut record = [0; CHECKPOINT_LEN];
+    record[..4].copy_from_slice(&checkpoint.span.0.to_le_bytes());
+    record[4..8].copy_from_slice(&kind.to_le_bytes());
+    record[8..16].copy_from_slice(&place.to_le_bytes());
+    record[16..20].copy_from_slice(&heap.start.to_le_bytes());
+    record[20..24].copy_from_slice(&heap.len.to_le_bytes());
+    record[24..28].copy_from_slice(&window_len.to_le_bytes());
+    record
+}
+
+/// Reads the Toc of the blob `digest` from the bytes of a file.
+///
+/// # Errors
+/// A [`Fault`] for anything that is not exactly as [`encode`] wrote it.
+pub fn decode(bytes: &[u8], digest: &Digest) -> Result<Toc, Fault> {
+    let sections = Sections::read(bytes)?;
+    let mut summary = Fields(sections.get(SUMMARY)?);
+    if summary.digest()? != *digest {
+        return Err(Fault::OtherBlob);
+    }
+    let diff_id = DiffId(summary.digest()?);
+    let blob_size = u64::from_le_bytes(summary.take()?);
+    let size = u64::from_le_bytes(summary.take()?);
+    let compression = match summary.take()? {
+        [0] => Compression::Plain,
+        [1] => Compression::Gzip,
+        [2] => Compression::Zstd,
+        _ => {
+            return Err(Fault::Field {
+                field: "compression",
+            });
+        }
+    };
+    summary.end("summary")?;
+    let spans = records(sections.get(SPANS)?, read_span)?;
+    let checkpoints = records(sections.get(CHECKPOINTS)?, read_checkpoint)?;
+    let heap = sections.get(HEAP)?.to_vec();
+    let table = SpanTable::new(compression, size, spans, checkpoints, heap)?;
+    Ok(Toc::new(digest.clone(), blob_size, diff_id, table))
+}
+
+fn read_span(fields: &mut Fields<'_>) -> Result<Span, Fault> {
+    Ok(Span {
+        tar_offset: TarOffset(u64::from_le_bytes(fields.take()?)),
+        check: u64::from_le_bytes(fields.take()?),
+    })
+}
+
+fn read_checkpoint(fields: &mut Fields<'_>) -> Result<Checkpoint, Fault> {
+    let span = SpanId(u32::from_le_bytes(fields.take()?));
+    let kind = u32::from_le_bytes(fields.take()?);
+    let place = u64::from_le_bytes(fields.take()?);
+    let heap = HeapRange {
+        start: u32::from_le_bytes(fields.take()?),
+        len: u32::from_le_bytes(fields.take()?),
+    };
+    let window_len = u32::from_le_bytes(fields.take()?);
+    if fields.take()? != [0; 4] {
+        return Err(Fault::Field { field: "padding" });
+    }
+    let restart = match kind {
+        0 => Restart::Fresh {
+            blob_offset: BlobOffset(place),
+        },
+        1 => Restart::Deflate {
+            bit_offset: place,
+            window: heap,
+            window_len,
+        },
+        _ => {
+            return Err(Fault::Field {
+                field: "checkpoint",
+            });
+        }
+    };
+    Ok(Checkpoint { span, restart })
+}
+
+/// Reads records until the bytes are used up.
+fn records<T>(
+    bytes: &[u8],
+    read: impl Fn(&mut Fields<'_>) -> Result<T, Fault>,
+) -> Result<Vec<T>, Fault> {
+    let mut fields = Fields(bytes);
+    let mut records = Vec::new();
+    while !fields.0.is_empty() {
+        records.push(read(&mut fields)?);
+    }
+    records.shrink_to_fit();
+    Ok(records)
+}
+
+/// The sections of a file whose checks fit.
+struct Sections<'a>(Vec<(u32, &'a [u8])>);
+
+impl<'a> Sections<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, Fault> {
+        let mut fields = Fields(bytes);
+        if fields.take()? != *MAGIC || u32::from_le_bytes(fields.take()?) != VERSION {
+            return Err(Fault::Foreign);
+        }
+        let count = u32::from_le_bytes(fields.take()?);
+        if count > MAX_SECTIONS {
+            return Err(Fault::Foreign);
+        }
+        if u64::from_le_bytes(fields.take()?) != bytes.len() as u64 {
+            return Err(Fault::Length);
+        }
+        let head_len = HEADER_LEN + RECORD_LEN * count as usize;
+        let head = bytes.get(..head_len).ok_or(Fault::Length)?;
+        let mut at = head_len + CHECK_LEN;
+        let mut sections = Vec::new();
+        for _ in 0..count {
+            let kind = u64::from_le_bytes(fields.take()?);
+            let kind = u32::try_from(kind).map_err(|_| Fault::Field { field: "kind" })?;
+            let offset = u64::from_le_bytes(fields.take()?);
+            let len = u64::from_le_bytes(fields.take()?);
+            let check = u64::from_le_bytes(fields.take()?);
+            let end = usize::try_from(len)
+                .ok()
+                .and_then(|len| at.checked_add(len));
+            let section = end.and_then(|end| bytes.get(at..end));
+            let section = section
+                .filter(|_| offset == at as u64)
+                .ok_or(Fault::Length)?;
+            if span::check(section) != check {
+                return Err(Fault::Check);
+            }
+            at += section.len();
+            sections.push((kind, section));
+        }
+        if u64::from_le_bytes(fields.take()?) != span::check(head) {
+            return Err(Fault::Check);
+        }
+        if at != bytes.len() {
+            return Err(Fault::Length);
+        }
+        Ok(Self(sections))
+    }
+
+    fn get(&self, wanted: u32) -> Result<&'a [u8], Fault> {
+        let mut found = self.0.iter().filter(|(kind, _)| *kind == wanted);
+        match (found.next(), found.next()) {
+            (Some((_, bytes)), None) => Ok(bytes),
+            _ => Err(Fault::Missing { kind: wanted }),
+        }
+    }
+}
+
+/// Fields of fixed width, one after the other.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let (field, rest) = self.0.split_first_chunk().ok_or(Fault::Length)?;
+        self.0 = rest;
+        Ok(*field)
+    }
+
+    fn digest(&mut self) -> Result<Digest, Fault> {
+        let fault = Fault::Field { field: "digest" };
+        let len = usize::from(u16::from_le_bytes(self.take()?));
+        let (text, rest) = self.0.split_at_checked(len).ok_or(Fault::Length)?;
+        self.0 = rest;
+        let text = std::str::from_utf8(text).map_err(|_| fault.clone())?;
+        text.parse().map_err(|_| fault)
+    }
+
+    fn end(&self, field: &'static str) -> Result<(), Fault> {
+        self.0
+            .is_empty()
+            .then_some(())
+            .ok_or(Fault::Field { field })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    fn toc() -> Result<Toc, span::Fault> {
+        let span = |start, check| Span {
+            tar_offset: TarOffset(start),
+            check,
+        };
+        let checkpoint = |span, restart| Checkpoint {
+            span: SpanId(span),
+            restart,
+        };
+        let fresh = Restart::Fresh {
+            blob_offset: BlobOffset(7),
+        };
+        let window = HeapRange { start: 1, len: 3 };
+        let deflate = Restart::Deflate {
+            bit_offset: 12345,
+            window,
+            window_len: 77,
+        };
+        let table = SpanTable::new(
+            Compression::Gzip,
+            1000,
+            vec![span(0, 5), span(300, u64::MAX), span(999, 0)],
+            vec![checkpoint(0, fresh), checkpoint(2, deflate)],
+            vec![1, 2, 3, 4, 5],
+        )?;
+        let diff_id = DiffId(Digest::of(b"decoded"));
+        Ok(Toc::new(Digest::of(b"blob"), 600, diff_id, table))
+    }
+
+    fn encoded() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+        let mut bytes = Vec::new();
+        encode(&toc()?, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    #[test]
+    fn what_was_written_is_read() -> TestResult {
+        assert_eq!(decode(&encoded()?, &Digest::of(b"blob"))?, toc()?);
+        Ok(())
+    }
+
+    #[test]
+    fn the_file_of_another_blob_is_refused() -> TestResult {
+        let result = decode(&encoded()?, &Digest::of(b"other"));
+        assert_eq!(result.err(), Some(Fault::OtherBlob));
+        Ok(())
+    }
+
+    #[test]
+    fn damage_at_any_bit_and_any_cut_is_noticed() -> TestResult {
+        let good = encoded()?;
+        let digest = Digest::of(b"blob");
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                assert!(decode(&bad, &digest).is_err(), "byte {at} bit {bit}");
+            }
+            assert!(decode(&good[..at], &digest).is_err(), "cut at {at}");
+        }
+        let longer = [&good[..], b"x"].concat();
+        assert_eq!(decode(&longer, &digest).err(), Some(Fault::Length));
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! Random access into a compressed stream, exactly as it is stored.
+//!
+//! ```text
+//!    stored bytes (gzip, zstd or plain)          decoded bytes
+//!   ┌──────────────────────────────────┐        ┌──────┬──────┬──────┬──────┐
+//!   │  ▲            ▲             ▲    │   =>   │ span │ span │ span │ span │ ...
+//!   └──┼────────────┼─────────────┼────┘        └──────┴──────┴──────┴──────┘
+//!      checkpoint   checkpoint    checkpoint     ▲             ▲
+//! ```
+//!
+//! One pass over the stream ([`pass::scan`]) cuts the decoded bytes into spans of about
+//! [`span::SPAN_SIZE`] and leaves, every so often, a [`checkpoint`]: what a decoder must
+//! know to start in the middle. Both make the [`SpanTable`]. A [`Stream`] then reads any
+//! byte: it finds the span, decodes from the last checkpoint before it, and keeps what it
+//! decoded in a [`SpanCache`] that all streams share.
+//!
+//! Invariants:
+//! - Every span has a 64-bit check, taken in the pass and compared on every later decode.
+//!   A blob that changed after the pass answers an error, never another byte.
+//! - What the bytes are decides how they are decoded ([`Compression::sniff`]), never a
+//!   media type.
+//! - Memory is bounded by spans, windows and [`Limits`], whatever the stream says.
+//!
+//! Offsets carry their space: [`BlobOffset`] counts stored bytes, [`TarOffset`] decoded
+//! ones.
+
+mod budget;
+pub mod checkpoint;
+mod cursor;
+mod error;
+mod gzip;
+mod inflate;
+mod input;
+mod limits;
+mod offset;
+pub mod pass;
+mod reader;
+mod sniff;
+pub mod span;
+mod span_cache;
+mod zstd;
+
+pub use error::{Error, ErrorClass};
+pub use input::Chunks;
+pub use limits::Limits;
+pub use offset::{BlobOffset, TarOffset};
+pub use pass::{Sink, scan};
+pub use reader::Stream;
+pub use sniff::Compression;
+pub use span::{SpanId, SpanTable};
+pub use span_cache::SpanCache;
+
+pub(crate) use budget::Budget;

@@ -1,0 +1,97 @@
+//! Bounded memory of decoded spans, shared by all streams, and of decoders at rest.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::stream::budget::Budget;
+use crate::stream::cursor::Cursor;
+use crate::stream::span::SpanId;
+
+/// How much memory decoders at rest may take together, in bytes. A gzip decoder takes a
+/// hundred kilobytes, one of zstd its window, which is 8 MiB in most layers.
+const PARKED: u64 = 32 << 20;
+
+/// How many locks keep readers of one stretch apart. Two stretches that share a lock wait
+/// for each other without need; with so many it hardly happens.
+const LANES: usize = 64;
+
+/// A span of some table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct SpanKey {
+    /// [`SpanTable::id`](crate::stream::SpanTable::id).
+    pub(super) table: u64,
+    pub(super) span: SpanId,
+}
+
+/// A decoder at rest, and the span that it would decode next.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) next: SpanId,
+    pub(super) cursor: Cursor,
+}
+
+/// Decoded spans of all streams, up to a number of bytes; what was read longest ago goes
+/// first. It is correct with any number, also 0: then every read decodes.
+///
+/// Lock order: a lane, then one of the tables; the tables' locks are never held while
+/// anything is decoded or copied.
+#[derive(Debug)]
+pub struct SpanCache {
+    spans: Mutex<Budget<SpanKey, Arc<Vec<u8>>>>,
+    parked: Mutex<Budget<SpanKey, Parked>>,
+    lanes: Vec<Mutex<()>>,
+}
+
+impl SpanCache {
+    /// An empty cache of `memory` bytes.
+    #[must_use]
+    pub fn new(memory: u64) -> Self {
+        Self {
+            spans: Mutex::new(Budget::new(memory)),
+            parked: Mutex::new(Budget::new(PARKED)),
+            lanes: std::iter::repeat_with(Mutex::default).take(LANES).collect(),
+        }
+    }
+
+    /// How many bytes of decoded spans it holds.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.spans.lock().used()
+    }
+
+    pub(super) fn get(&self, key: &SpanKey) -> Option<Arc<Vec<u8>>> {
+        self.spans.lock().get(key).cloned()
+    }
+
+    pub(super) fn insert(&self, key: SpanKey, bytes: &Arc<Vec<u8>>) {
+        let weight = bytes.len() as u64;
+        self.spans.lock().insert(key, Arc::clone(bytes), weight);
+    }
+
+    /// Waits until nobody else decodes from the checkpoint at the span `start`, so that
+    /// what one decodes is found by the others. Dropping the guard lets the next one in.
+    pub(super) fn lane(&self, start: &SpanKey) -> MutexGuard<'_, ()> {
+        // Checkpoints of one table lie some spans apart: spread them by a large odd factor.
+        let mixed = start
+            .table
+            .wrapping_mul(31)
+            .wrapping_add(u64::from(start.span.0))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.lanes[(mixed >> 58) as usize % LANES].lock()
+    }
+
+    /// Takes the decoder that rests after the checkpoint `start`, if it has not gone past
+    /// `wanted`.
+    pub(super) fn unpark(&self, start: &SpanKey, wanted: SpanId) -> Option<Parked> {
+        let parked = self.parked.lock().remove(start)?;
+        (parked.next <= wanted).then_some(parked)
+    }
+
+    /// Keeps a decoder for the next reader after the checkpoint `start`.
+    pub(super) fn park(&self, start: SpanKey, parked: Parked) {
+        // One with a huge window may rest alone: to start it anew would cost more.
+        let weight = parked.cursor.weight().min(PARKED);
+        self.parked.lock().insert(start, parked, weight);
+    }
+}

@@ -1,0 +1,386 @@
+//! Opening layers: verdicts, Tocs kept and damaged, one pass for many, failures.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ocifs::layer::{Error, ErrorClass, Layer, Layers, LayersOptions};
+use ocifs::oci::Digest;
+use ocifs::store::{Blob, CacheDir, Verdicts, verify};
+use ocifs::stream::{Compression, Limits, TarOffset};
+
+use crate::sample::{TestResult, gzip, layer_like, zstd};
+
+/// A place for blobs and for a cache.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> TestResult<Self> {
+        let dir = tempfile::tempdir()?;
+        Ok(Self { dir })
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.dir.path().join(digest.encoded())
+    }
+
+    fn put(&self, bytes: &[u8]) -> TestResult<Digest> {
+        let digest = Digest::of(bytes);
+        std::fs::write(self.path(&digest), bytes)?;
+        Ok(digest)
+    }
+
+    fn blob(&self, digest: &Digest) -> TestResult<Arc<Blob>> {
+        let file = File::open(self.path(digest))?;
+        Ok(Arc::new(Blob::new(digest.clone(), file)?))
+    }
+
+    fn cache(&self) -> TestResult<CacheDir> {
+        Ok(CacheDir::open(&self.dir.path().join("cache"))?)
+    }
+
+    fn layers(&self) -> TestResult<Layers> {
+        let cache = self.cache()?;
+        let verdicts = Arc::new(Verdicts::new(Some(&cache)));
+        let options = LayersOptions {
+            cache: Some(cache),
+            ..LayersOptions::default()
+        };
+        Ok(Layers::new(options, verdicts))
+    }
+
+    fn open(&self, layers: &Layers, digest: &Digest) -> TestResult<Result<Arc<Layer>, Error>> {
+        Ok(layers.open(self.blob(digest)?))
+    }
+}
+
+fn all(layer: &Layer) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![0; usize::try_from(layer.size()).unwrap()];
+    let len = layer.read_at(&mut bytes, TarOffset(0))?;
+    assert_eq!(len, bytes.len());
+    Ok(bytes)
+}
+
+#[test]
+fn what_a_pass_finds_out() -> TestResult {
+    let place = Place::new()?;
+    let layers = place.layers()?;
+    let bytes = layer_like(1 << 20, 1);
+    let rows = [
+        ("gzip", gzip(&bytes, 6), Compression::Gzip),
+        ("zstd", zstd(&bytes, 3), Compression::Zstd),
+        ("plain", bytes.clone(), Compression::Plain),
+    ];
+    for (name, blob, compression) in rows {
+        let digest = place.put(&blob)?;
+        assert!(layers.find(&digest).is_none(), "{name}");
+        let layer = place.open(&layers, &digest)??;
+        let toc = layers.find(&digest).ok_or("no Toc")?;
+        assert_eq!(toc.digest(), &digest, "{name}");
+        assert_eq!(toc.blob_size(), blob.len() as u64, "{name}");
+        assert_eq!(toc.compression(), compression, "{name}");
+        assert_eq!(toc.diff_id().0, Digest::of(&bytes), "{name}");
+        assert_eq!(toc.size(), bytes.len() as u64, "{name}");
+        assert!(all(&layer)? == bytes, "{name}");
+    }
+    assert!(layers.passes().is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_sha512_blob_has_a_sha256_diff_id() -> TestResult {
+    let place = Place::new()?;
+    let bytes = layer_like(10_000, 2);
+    let mut hasher = ocifs::oci::Hasher::new(ocifs::oci::Algorithm::Sha512).ok_or("sha512")?;
+    hasher.update(&bytes);
+    let digest = hasher.finish();
+    std::fs::write(place.path(&digest), &bytes)?;
+    let layer = place.open(&place.layers()?, &digest)??;
+    assert_eq!(layer.diff_id().0, Digest::of(&bytes));
+    Ok(())
+}
+
+#[test]
+fn well_known_empty_layers() -> TestResult {
+    let place = Place::new()?;
+    let layers = place.layers()?;
+    let rows: &[(&str, Vec<u8>, usize)] = &[
+        ("no bytes", vec![], 0),
+        ("two zero blocks", vec![0; 1024], 1024),
+        ("gzip of two zero blocks", gzip(&[0; 1024], 9), 1024),
+    ];
+    for (name, blob, size) in rows {
+        let digest = place.put(blob)?;
+        let layer = place.open(&layers, &digest)??;
+        assert_eq!(all(&layer)?, vec![0; *size], "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn damage_counts_before_what_the_damaged_stream_is_like() -> TestResult {
+    let good = gzip(&layer_like(300_000, 3), 6);
+    let xz = b"\xfd7zXZ\0 and more".to_vec();
+    let mut bad = good.clone();
+    bad[1000] ^= 1;
+    let cut = good[..good.len() - 1].to_vec();
+    let cases: &[(&str, &Digest, &Vec<u8>, &str, ErrorClass)] = &[
+        (
+            "one bit",
+            &Digest::of(&good),
+            &bad,
+            "BLOB_DIGEST",
+            ErrorClass::Mismatch,
+        ),
+        (
+            "cut short",
+            &Digest::of(&good),
+            &cut,
+            "BLOB_DIGEST",
+            ErrorClass::Mismatch,
+        ),
+        (
+            "became xz",
+            &Digest::of(&good),
+            &xz,
+            "BLOB_DIGEST",
+            ErrorClass::Mismatch,
+        ),
+        (
+            "empty",
+            &Digest::of(&good),
+            &vec![],
+            "BLOB_DIGEST",
+            ErrorClass::Mismatch,
+        ),
+        (
+            "xz",
+            &Digest::of(&xz),
+            &xz,
+            "COMPRESSION",
+            ErrorClass::Unsupported,
+        ),
+        (
+            "cut gzip",
+            &Digest::of(&cut),
+            &cut,
+            "STREAM_TRUNCATED",
+            ErrorClass::Malformed,
+        ),
+    ];
+    for (name, digest, bytes, code, class) in cases {
+        let place = Place::new()?;
+        std::fs::write(place.path(digest), bytes)?;
+        let layers = place.layers()?;
+        let blob = place.blob(digest)?;
+        assert!(layers.failure(&blob).is_none(), "{name}");
+        let error = layers.open(Arc::clone(&blob)).err().ok_or(*name)?;
+        assert_eq!((error.code(), error.class()), (*code, *class), "{name}");
+        let known = layers.failure(&blob).ok_or(*name)?;
+        assert_eq!(known.code(), *code, "{name}: the failure is remembered");
+        assert!(layers.find(digest).is_none(), "{name}: no Toc");
+        // Another state of the file gets another chance.
+        std::fs::write(place.path(digest), &good)?;
+        let again = place.open(&layers, digest)?;
+        assert_eq!(again.is_ok(), **digest == Digest::of(&good), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn unknown_algorithms_are_unsupported() -> TestResult {
+    let place = Place::new()?;
+    let digest: Digest = "blake9:aaaa".parse()?;
+    std::fs::write(place.path(&digest), b"x")?;
+    let error = place
+        .open(&place.layers()?, &digest)?
+        .err()
+        .ok_or("opened")?;
+    assert_eq!(error.class(), ErrorClass::Unsupported);
+    Ok(())
+}
+
+#[test]
+fn limits_name_themselves() -> TestResult {
+    let place = Place::new()?;
+    let limits = Limits {
+        decoded_size: 1 << 20,
+        ..Limits::default()
+    };
+    let options = LayersOptions {
+        limits,
+        ..LayersOptions::default()
+    };
+    let layers = Layers::new(options, Arc::new(Verdicts::new(None)));
+    let digest = place.put(&gzip(&vec![0; 5 << 20], 6))?;
+    let error = place.open(&layers, &digest)?.err().ok_or("opened")?;
+    assert_eq!(error.class(), ErrorClass::Limit);
+    let text = error.to_string();
+    assert!(
+        text.contains("1048576") && text.contains("decoded size"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn tocs_and_verdicts_outlive_the_process() -> TestResult {
+    let place = Place::new()?;
+    // Noise, so that the blob is large enough for its verdict to be kept.
+    let bytes = layer_like(9 << 20, 4);
+    let digest = place.put(&gzip(&bytes, 1))?;
+    let first = place.open(&place.layers()?, &digest)??;
+
+    let layers = place.layers()?;
+    let toc = layers.find(&digest).ok_or("no Toc was kept")?;
+    assert_eq!(toc, *first.toc());
+    assert!(!Arc::ptr_eq(&toc, first.toc()));
+    let layer = place.open(&layers, &digest)??;
+    assert!(Arc::ptr_eq(layer.toc(), &toc), "no second pass");
+    assert!(all(&layer)? == bytes);
+
+    // The same bytes in another file: hashed, not decoded; damaged bytes: refused.
+    let path = place.path(&digest);
+    let stored = std::fs::read(&path)?;
+    std::fs::remove_file(&path)?;
+    std::fs::write(&path, &stored)?;
+    let layer = place.open(&layers, &digest)??;
+    assert!(Arc::ptr_eq(layer.toc(), &toc), "no second pass");
+    let mut damaged = stored;
+    damaged[100] ^= 1;
+    std::fs::write(&path, &damaged)?;
+    let error = place.open(&layers, &digest)?.err().ok_or("opened")?;
+    assert_eq!(error.code(), "BLOB_DIGEST");
+    Ok(())
+}
+
+#[test]
+fn damaged_tocs_are_made_again() -> TestResult {
+    let place = Place::new()?;
+    let bytes = layer_like(600_000, 5);
+    let digest = place.put(&gzip(&bytes, 6))?;
+    let first = place.open(&place.layers()?, &digest)??;
+    let path = place
+        .cache()?
+        .shelf("toc")?
+        .path()
+        .join(verify::file_name(&digest));
+    let good = std::fs::read(&path)?;
+    for at in (0..good.len()).step_by(7) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x20;
+        std::fs::write(&path, &bad)?;
+        let layers = place.layers()?;
+        assert!(layers.find(&digest).is_none(), "damage at {at}");
+        if at % 5 == 0 {
+            let layer = place.open(&layers, &digest)??;
+            assert_eq!(layer.toc(), first.toc(), "damage at {at}");
+            assert!(all(&layer)? == bytes, "damage at {at}");
+            assert!(std::fs::read(&path)? == good, "damage at {at}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_blob_overwritten_while_open_gives_an_error() -> TestResult {
+    let place = Place::new()?;
+    let bytes = layer_like(2 << 20, 6);
+    let blob = gzip(&bytes, 6);
+    let digest = place.put(&blob)?;
+    let layer = place.open(&place.layers()?, &digest)??;
+    overwrite(&place.path(&digest), &vec![0x55; blob.len()])?;
+    let error = all(&layer).err().ok_or("read")?;
+    assert_eq!(
+        (error.code(), error.class()),
+        ("SPAN_CHECK", ErrorClass::Mismatch)
+    );
+    std::fs::write(place.path(&digest), b"short")?;
+    let error = all(&layer).err().ok_or("read")?;
+    assert_eq!(error.class(), ErrorClass::Mismatch);
+    Ok(())
+}
+
+fn overwrite(path: &Path, bytes: &[u8]) -> TestResult {
+    use std::os::unix::fs::FileExt;
+    let file = File::options().write(true).open(path)?;
+    file.write_all_at(bytes, 0)?;
+    Ok(())
+}
+
+#[test]
+fn fifty_openers_make_one_pass() -> TestResult {
+    let place = Place::new()?;
+    let layers = place.layers()?;
+    let digest = place.put(&gzip(&layer_like(4 << 20, 7), 6))?;
+    let blobs: Vec<_> = (0..50)
+        .map(|_| place.blob(&digest))
+        .collect::<Result<_, _>>()?;
+    let opened: Vec<_> = std::thread::scope(|scope| {
+        let open = |blob| scope.spawn(|| layers.open(blob));
+        let threads: Vec<_> = blobs.into_iter().map(open).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let toc = layers.find(&digest).ok_or("no Toc")?;
+    for layer in opened {
+        assert!(
+            Arc::ptr_eq(layer?.toc(), &toc),
+            "another pass made another Toc"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn shutting_down_ends_waits() -> TestResult {
+    let place = Place::new()?;
+    let layers = place.layers()?;
+    let digests: Vec<_> = (0..4)
+        .map(|seed| place.put(&gzip(&layer_like(8 << 20, 8 + seed), 1)))
+        .collect::<Result<_, _>>()?;
+    let blobs: Vec<_> = digests
+        .iter()
+        .map(|digest| place.blob(digest))
+        .collect::<Result<_, _>>()?;
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let open = |blob| scope.spawn(|| layers.open(blob).map(drop));
+        let threads: Vec<_> = blobs.into_iter().map(open).collect();
+        while layers.passes().is_empty() {
+            std::thread::yield_now();
+        }
+        layers.shut_down();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let ended = results
+        .iter()
+        .filter(|result| matches!(result, Err(Error::ShutDown)));
+    assert!(ended.count() >= 2, "{results:?}");
+    let after = place.open(&layers, &digests[3])?;
+    assert!(matches!(after, Err(Error::ShutDown)), "{after:?}");
+    Ok(())
+}
+
+#[test]
+fn small_memory_is_enough() -> TestResult {
+    let place = Place::new()?;
+    let bytes = layer_like(1 << 20, 20);
+    let digest = place.put(&gzip(&bytes, 6))?;
+    for memory in [0, 1, 100_000, 300_000] {
+        let options = LayersOptions {
+            memory,
+            ..LayersOptions::default()
+        };
+        let layers = Layers::new(options, Arc::new(Verdicts::new(None)));
+        let layer = place.open(&layers, &digest)??;
+        assert!(all(&layer)? == bytes, "memory {memory}");
+    }
+    Ok(())
+}

@@ -1,0 +1,504 @@
+//! Random access equals decoding everything and slicing; streams that are refused.
+
+use std::sync::Arc;
+
+use ocifs::store::ReadAt;
+use ocifs::stream::{
+    BlobOffset, Chunks, Error, Limits, Sink, SpanCache, SpanTable, Stream, TarOffset, scan,
+};
+use proptest::prelude::*;
+
+use crate::sample::{
+    Random, TestResult, gzip, gzip_members, layer_like, piped, skippable, zstd, zstd_frames,
+    zstd_stream,
+};
+
+/// Reads a blob in uneven chunks and collects what is decoded.
+struct Collect<'a> {
+    blob: &'a Vec<u8>,
+    chunk: usize,
+    decoded: Vec<u8>,
+}
+
+impl Chunks for Collect<'_> {
+    fn chunk_at(&mut self, offset: BlobOffset) -> Result<Arc<Vec<u8>>, Error> {
+        let start = usize::try_from(offset.0).unwrap();
+        let end = self.blob.len().min(start + self.chunk);
+        Ok(Arc::new(self.blob[start..end].to_vec()))
+    }
+}
+
+impl Sink for Collect<'_> {
+    fn decoded(&mut self, span: Vec<u8>) -> Result<Vec<u8>, Error> {
+        self.decoded.extend_from_slice(&span);
+        Ok(span)
+    }
+}
+
+fn pass(blob: &Vec<u8>, chunk: usize, limits: &Limits) -> Result<(SpanTable, Vec<u8>), Error> {
+    let mut sink = Collect {
+        blob,
+        chunk,
+        decoded: Vec::new(),
+    };
+    let table = scan(blob, &mut sink, limits)?;
+    Ok((table, sink.decoded))
+}
+
+fn decode(blob: &Vec<u8>) -> Result<Vec<u8>, Error> {
+    pass(blob, 1 << 16, &Limits::default()).map(|(_, decoded)| decoded)
+}
+
+fn open(table: SpanTable, blob: Vec<u8>, memory: u64) -> Stream {
+    let cache = Arc::new(SpanCache::new(memory));
+    Stream::new(Arc::new(table), Arc::new(blob), cache)
+}
+
+/// Reads at `count` places, near and far, and compares with `expected`.
+fn compare(stream: &Stream, expected: &[u8], count: u32, seed: u64) -> TestResult {
+    let mut random = Random(seed | 1);
+    let mut offset = 0;
+    for _ in 0..count {
+        let len = [1, 100, 4096, 200_000, 600_000][random.size(5)];
+        if random.below(3) > 0 {
+            offset = random.size(expected.len() + 10);
+        }
+        let mut buf = vec![0xa5; len];
+        let read = stream.read_at(&mut buf, TarOffset(offset as u64))?;
+        let end = expected.len().min(offset + len);
+        let wanted = &expected[offset.min(end)..end];
+        assert!(
+            buf[..read] == *wanted,
+            "{len} bytes at {offset}: {read} read, {} expected",
+            wanted.len()
+        );
+        offset += read;
+    }
+    Ok(())
+}
+
+/// The whole property: the pass decodes right, and so does every read after it, with
+/// plenty of memory and with none.
+fn check(name: &str, blob: &[u8], expected: &[u8]) -> TestResult {
+    for (chunk, memory, count) in [(1 << 18, 1 << 30, 60), (4099, 0, 12)] {
+        let blob = blob.to_vec();
+        let (table, decoded) =
+            pass(&blob, chunk, &Limits::default()).map_err(|error| format!("{name}: {error}"))?;
+        assert!(decoded == expected, "{name}: decoded bytes differ");
+        assert_eq!(table.size(), expected.len() as u64, "{name}");
+        compare(
+            &open(table, blob, memory),
+            expected,
+            count,
+            expected.len() as u64,
+        )
+        .map_err(|error| format!("{name}: {error}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn gzip_of_every_level() -> TestResult {
+    let bytes = layer_like(5 << 20, 1);
+    for level in 0..=9 {
+        check(&format!("level {level}"), &gzip(&bytes, level), &bytes)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn gzip_members_of_every_size() -> TestResult {
+    let bytes = layer_like(6 << 20, 2);
+    for piece in [100, 70_000, 1 << 20, 5 << 20] {
+        let bytes = &bytes[..bytes.len().min(piece * 20_000)];
+        check(
+            &format!("members of {piece}"),
+            &gzip_members(bytes, piece),
+            bytes,
+        )?;
+    }
+    let empty = gzip(b"", 6);
+    let with_empty = [
+        &empty[..],
+        &gzip(&bytes, 6),
+        &empty,
+        &empty,
+        &gzip(b"end", 1),
+    ]
+    .concat();
+    check("empty members", &with_empty, &[&bytes[..], b"end"].concat())
+}
+
+#[test]
+fn a_hundred_thousand_empty_members() -> TestResult {
+    let mut blob = gzip(b"begin", 6);
+    blob.extend(gzip(b"", 6).repeat(100_000));
+    blob.extend(gzip(b"end", 6));
+    check("empty members", &blob, b"beginend")
+}
+
+#[test]
+fn gzip_of_other_programs() -> TestResult {
+    let bytes = layer_like(5 << 20, 3);
+    let commands: &[&[&str]] = &[
+        &["gzip", "-1"],
+        &["gzip", "-9"],
+        &["pigz", "-p2"],
+        &["pigz", "-p2", "-i"],
+        &["pigz", "-p2", "-b", "512", "-1"],
+        &["pigz", "-0"],
+        &["pigz", "-H"],
+    ];
+    for command in commands {
+        check(&command.join(" "), &piped(command, &bytes)?, &bytes)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn zstd_of_many_levels() -> TestResult {
+    let bytes = layer_like(5 << 20, 4);
+    for level in [-5, 1, 3, 7, 12, 19] {
+        check(&format!("level {level}"), &zstd(&bytes, level), &bytes)?;
+        let stream = zstd_stream(&bytes, level, 21);
+        check(&format!("stream of level {level}"), &stream, &bytes)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn zstd_of_other_programs() -> TestResult {
+    let bytes = layer_like(9 << 20, 5);
+    let commands: &[&[&str]] = &[
+        &["zstd", "-1", "-T2", "-B1MiB"],
+        &["zstd", "-3", "--no-check"],
+        &["zstd", "-3", "--long=27"],
+        &["zstd", "-19", "--zstd=wlog=19", "-T1"],
+    ];
+    for command in commands {
+        check(&command.join(" "), &piped(command, &bytes)?, &bytes)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn zstd_frames_of_every_size() -> TestResult {
+    let bytes = layer_like(6 << 20, 6);
+    for piece in [500, 10_000, 300_000, 2 << 20] {
+        let bytes = &bytes[..bytes.len().min(piece * 5_000)];
+        check(
+            &format!("frames of {piece}"),
+            &zstd_frames(bytes, piece),
+            bytes,
+        )?;
+    }
+    let skip = skippable(70_000);
+    let (first, second) = bytes.split_at(3 << 20);
+    let blob = [
+        &skip[..],
+        &zstd(first, 3),
+        &skip,
+        &skippable(0),
+        &zstd(second, 3),
+        &skip,
+    ]
+    .concat();
+    check("skippable frames", &blob, &bytes)
+}
+
+#[test]
+fn plain_bytes() -> TestResult {
+    let bytes = layer_like(3 << 20, 7);
+    check("plain", &bytes, &bytes)?;
+    check("empty", b"", b"")?;
+    check("one byte", b"x", b"x")?;
+    check("zeros", &[0; 1024], &[0; 1024])
+}
+
+#[test]
+fn long_stretches_without_a_block_boundary() -> TestResult {
+    // Deflate puts megabytes of zeros into one block.
+    let mut bytes = vec![0; 40 << 20];
+    bytes.extend(layer_like(1 << 20, 8));
+    check("gzip", &gzip(&bytes, 9), &bytes)?;
+    check("zstd", &zstd(&bytes, 3), &bytes)
+}
+
+#[test]
+fn empty_streams() -> TestResult {
+    check("gzip", &gzip(b"", 6), b"")?;
+    check("zstd", &zstd(b"", 3), b"")?;
+    check("only skippable", &skippable(5), b"")
+}
+
+fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+/// Deflate blocks that are stored, not the last, and empty; never ended.
+fn endless(count: usize) -> Vec<u8> {
+    let head = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    [&head[..], &[0, 0, 0, 0xff, 0xff].repeat(count)].concat()
+}
+
+#[test]
+fn limits_are_kept() {
+    let zeros = vec![0; 20 << 20];
+    let bomb = gzip(&zeros, 9);
+    let low_ratio = limits(|limits| {
+        limits.ratio = 100;
+        limits.ratio_floor = 1 << 20;
+    });
+    let low_size = limits(|limits| limits.decoded_size = 10 << 20);
+    let low_window = limits(|limits| limits.zstd_window = 1 << 20);
+    let low_members = limits(|limits| limits.idle_members = 99);
+    let default = Limits::default();
+    let members = gzip(b"", 6).repeat(100);
+    let rows: &[(&str, Vec<u8>, &Limits, Option<&str>)] = &[
+        ("zeros, default limits", bomb.clone(), &default, None),
+        ("ratio", bomb.clone(), &low_ratio, Some("LIMIT_RATIO")),
+        (
+            "ratio, zstd",
+            zstd(&zeros, 3),
+            &low_ratio,
+            Some("LIMIT_RATIO"),
+        ),
+        (
+            "ratio, below the floor",
+            zstd(&zeros[..1 << 20], 3),
+            &low_ratio,
+            None,
+        ),
+        ("size", bomb, &low_size, Some("LIMIT_SIZE")),
+        ("size, plain", zeros.clone(), &low_size, Some("LIMIT_SIZE")),
+        (
+            "window",
+            zstd_stream(&zeros, 3, 21),
+            &low_window,
+            Some("ZSTD_WINDOW"),
+        ),
+        (
+            "window that fits",
+            zstd_stream(&zeros, 3, 20),
+            &low_window,
+            None,
+        ),
+        (
+            "empty blocks",
+            endless(70_000),
+            &default,
+            Some("LIMIT_PROGRESS"),
+        ),
+        (
+            "fewer, then cut",
+            endless(60_000),
+            &default,
+            Some("STREAM_TRUNCATED"),
+        ),
+        (
+            "empty members",
+            members.clone(),
+            &low_members,
+            Some("LIMIT_PROGRESS"),
+        ),
+        ("empty members, default limits", members, &default, None),
+    ];
+    for (name, blob, limits, expected) in rows {
+        let code = pass(blob, 1 << 16, limits).err().map(|error| error.code());
+        assert_eq!(code, *expected, "{name}");
+    }
+}
+
+#[test]
+fn the_ratio_is_that_of_the_whole_blob() -> TestResult {
+    let mut bytes = vec![0; 30 << 20];
+    bytes.extend(layer_like(300_000, 17));
+    let blob = zstd(&bytes, 3);
+    let limits = limits(|limits| limits.ratio_floor = 1 << 20);
+    let (table, _) = pass(&blob, 1 << 16, &limits)?;
+    assert_eq!(table.size(), bytes.len() as u64);
+    Ok(())
+}
+
+#[test]
+fn lies_and_damage_are_malformed() {
+    let bytes = layer_like(400_000, 9);
+    let good = gzip(&bytes, 6);
+    let changed = |from_end: usize| {
+        let mut blob = good.clone();
+        let at = blob.len() - from_end;
+        blob[at] ^= 1;
+        blob
+    };
+    let second_cut = [&good[..], &good[..good.len() - 1]].concat();
+    let mut checked = zstd_stream(&bytes, 3, 20);
+    let at = checked.len() - 1;
+    checked[at] ^= 1;
+    let rows: &[(&str, Vec<u8>, &str)] = &[
+        ("length", changed(1), "GZ_CRC"),
+        ("checksum", changed(8), "GZ_CRC"),
+        (
+            "checksum, middle member",
+            [changed(8), good.clone()].concat(),
+            "GZ_CRC",
+        ),
+        ("second member cut", second_cut, "STREAM_TRUNCATED"),
+        (
+            "garbage after",
+            [&good[..], b"garbage"].concat(),
+            "GZ_TRAILING",
+        ),
+        ("zstd checksum", checked, "ZSTD_CHECKSUM"),
+    ];
+    for (name, blob, expected) in rows {
+        let code = decode(blob).err().map(|error| error.code());
+        assert_eq!(code, Some(*expected), "{name}");
+    }
+}
+
+#[test]
+fn what_is_cut_anywhere_is_refused() {
+    let bytes = layer_like(20_000, 10);
+    let rows = [
+        ("gzip", gzip(&bytes, 6)),
+        ("zstd", zstd_stream(&bytes, 3, 20)),
+    ];
+    for (name, blob) in rows {
+        for len in (4..40).chain((40..blob.len()).step_by(97)) {
+            let cut = blob[..len].to_vec();
+            let code = decode(&cut).err().map(|error| error.code());
+            assert_eq!(code, Some("STREAM_TRUNCATED"), "{name}, {len} bytes");
+        }
+    }
+}
+
+/// A source whose bytes change under the reader.
+#[derive(Debug)]
+struct Changing(parking_lot::Mutex<Vec<u8>>);
+
+impl ReadAt for Changing {
+    fn size(&self) -> u64 {
+        self.0.lock().len() as u64
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.0.lock().read_at(buf, offset)
+    }
+}
+
+#[test]
+fn damage_after_the_pass_is_an_error_and_never_a_wrong_byte() -> TestResult {
+    let bytes = layer_like(3 << 20, 11);
+    let rows = [
+        ("gzip", gzip(&bytes, 6)),
+        ("gzip, stored", gzip(&bytes, 0)),
+        ("zstd", zstd(&bytes, 3)),
+        ("zstd frames", zstd_frames(&bytes, 50_000)),
+        ("plain", bytes.clone()),
+    ];
+    for (name, blob) in rows {
+        let (table, _) = pass(&blob, 1 << 16, &Limits::default())?;
+        let table = Arc::new(table);
+        let source = Arc::new(Changing(parking_lot::Mutex::new(blob)));
+        let mut random = Random(12);
+        let mut refused = 0;
+        for _ in 0..40 {
+            let stream = Stream::new(
+                Arc::clone(&table),
+                Arc::clone(&source) as Arc<dyn ReadAt>,
+                Arc::new(SpanCache::new(0)),
+            );
+            let at = random.size(usize::try_from(source.size())?);
+            source.0.lock()[at] ^= 0x10;
+            let offset = random.size(bytes.len() - 100);
+            let mut buf = [0; 100];
+            match stream.read_at(&mut buf, TarOffset(offset as u64)) {
+                Ok(_) => assert!(buf == bytes[offset..offset + 100], "{name}: a wrong byte"),
+                Err(error) => {
+                    assert_eq!(error.code(), "SPAN_CHECK", "{name}");
+                    refused += 1;
+                }
+            }
+            source.0.lock()[at] ^= 0x10;
+        }
+        assert!(refused > 0, "{name}: the damage was never met");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_source_that_shrank_is_a_mismatch() -> TestResult {
+    let bytes = layer_like(1 << 20, 13);
+    let blob = gzip(&bytes, 6);
+    let (table, _) = pass(&blob, 1 << 16, &Limits::default())?;
+    let stream = open(table, blob[..blob.len() / 2].to_vec(), 0);
+    let result = stream.read_at(&mut [0; 10], TarOffset(bytes.len() as u64 - 10));
+    let class = result.err().map(|error| error.class());
+    assert_eq!(class, Some(ocifs::stream::ErrorClass::Mismatch));
+    Ok(())
+}
+
+#[test]
+fn many_readers_of_one_stream() -> TestResult {
+    let bytes = layer_like(8 << 20, 14);
+    let rows = [
+        ("gzip", gzip(&bytes, 6)),
+        ("zstd", zstd_stream(&bytes, 3, 20)),
+        ("frames", zstd_frames(&bytes, 60_000)),
+    ];
+    for (name, blob) in rows {
+        let (table, _) = pass(&blob, 1 << 16, &Limits::default())?;
+        let stream = open(table, blob, 1 << 20);
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let (stream, bytes) = (&stream, &bytes);
+                scope.spawn(move || {
+                    compare(stream, bytes, 25, 1000 + seed).expect(name);
+                });
+            }
+        });
+    }
+    Ok(())
+}
+
+#[test]
+fn streams_nest() -> TestResult {
+    let bytes = layer_like(2 << 20, 15);
+    let inner = gzip(&bytes, 6);
+    let outer = zstd_frames(&inner, 100_000);
+    let (inner_table, _) = pass(&inner, 1 << 16, &Limits::default())?;
+    let (outer_table, _) = pass(&outer, 1 << 16, &Limits::default())?;
+    let cache = Arc::new(SpanCache::new(1 << 22));
+    let below = Stream::new(Arc::new(outer_table), Arc::new(outer), Arc::clone(&cache));
+    let stream = Stream::new(Arc::new(inner_table), Arc::new(below), cache);
+    compare(&stream, &bytes, 30, 16)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_mixture_of_pieces(
+        pieces in prop::collection::vec((0_usize..400_000, 0_u64..1000, 0_u32..10), 1..6),
+        chunk in 1_usize..100_000,
+        is_gzip: bool,
+    ) {
+        let (mut blob, mut expected) = (Vec::new(), Vec::new());
+        for (len, seed, level) in pieces {
+            let bytes = layer_like(len, seed);
+            blob.extend(match is_gzip {
+                true => gzip(&bytes, level),
+                false if level == 0 => skippable(7),
+                false => zstd(&bytes, i32::try_from(level).unwrap()),
+            });
+            if is_gzip || level > 0 {
+                expected.extend(bytes);
+            }
+        }
+        let (table, decoded) = pass(&blob, chunk, &Limits::default()).unwrap();
+        prop_assert!(decoded == expected);
+        compare(&open(table, blob, 300_000), &expected, 10, chunk as u64).unwrap();
+    }
+}
