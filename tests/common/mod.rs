@@ -1,0 +1,44 @@
+//! What the test binaries share: layouts to read, mounts to read them through, and
+//! outside opinions on the result.
+//!
+//! A test that goes through a mount looks like this:
+//!
+//! ```ignore
+//! if !has("reads_the_manifest", &[Need::Fuse]) {
+//!     return;
+//! }
+//! let layout = TestLayout::new();
+//! let layer = layout.layer(Compression::Gzip, &[("etc/motd", b"hello\n")]);
+//! let image = layout.image(&[layer]);
+//! layout.add_ref("app:1", &image);
+//! let mount = TestMount::start(layout.path());
+//! let manifest = std::fs::read(mount.path().join("app:1/manifest.json"));
+//! ```
+//!
+//! Helpers panic with a sentence that names what failed: a test has nothing to do about
+//! an error in its own preparation.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "a module that each test binary includes and uses a part of"
+)]
+
+mod layer;
+mod layout;
+mod mount;
+mod need;
+mod random;
+mod real_image;
+mod tool;
+mod verify;
+
+pub use layer::{Compression, compress, tar_of};
+pub use layout::{Damage, Layer, TestLayout, digest_of, host_architecture, size_of};
+pub use mount::{MountFailure, MountOptions, TestMount};
+pub use need::{Need, has, skip};
+pub use random::Random;
+pub use real_image::{Flavour, RealImage, real_image};
+pub use tool::{run, run_ok, sha256_of_file};
+pub use verify::verify_layout;
