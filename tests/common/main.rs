@@ -180,3 +180,22 @@ fn what_is_missing_is_reported() {
     assert_eq!(written, "SKIPPED: greedy: no command no-such-tool\n");
     assert!(!runs_with_ci("true"), "in CI nothing may be missing");
 }
+
+/// Layouts by other tools: whole, or damaged where their name says so.
+#[test]
+fn golden_layouts_are_what_their_names_say() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&golden).expect("tests/golden is readable") {
+        let path = entry.expect("an entry is readable").path();
+        if !path.is_dir() {
+            continue;
+        }
+        count += 1;
+        let name = path.file_name().expect("it has a name").to_string_lossy();
+        let found = common::findings(&path);
+        let is_damaged = name.starts_with("damaged-");
+        assert_eq!(is_damaged, !found.is_empty(), "{name}: {found:?}");
+    }
+    assert!(count > 10, "only {count} layouts in tests/golden");
+}

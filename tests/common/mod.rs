@@ -41,4 +41,4 @@ pub use need::{Need, has, skip};
 pub use random::Random;
 pub use real_image::{Flavour, RealImage, real_image};
 pub use tool::{run, run_ok, sha256_of_file};
-pub use verify::verify_layout;
+pub use verify::{findings, verify_layout};
