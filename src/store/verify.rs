@@ -2,7 +2,7 @@
 //!
 //! A verdict hangs on the pair of digest and [`Identity`]: the same file in the same
 //! state is not hashed twice, a file that changed in any way is. Verdicts on blobs of
-//! [`PERSISTED_SIZE`] or more are kept in the cache directory as well, one small text
+//! `PERSISTED_SIZE` or more are kept in the cache directory as well, one small text
 //! file for each digest, because hashing those again would be felt at the next mount.
 //!
 //! Concurrency: callers that ask for the same verdict at once share one hashing; the
