@@ -1,13 +1,18 @@
-//! Where blobs and refs live.
+//! Where blobs and refs live: a layout directory, blobs that are verified once, and the
+//! notice of outside changes.
 
 pub mod blob;
 pub mod cache_dir;
+pub mod layout;
 pub mod progress;
 pub mod source;
 pub mod verify;
+pub mod watch;
 
 pub use blob::{Blob, Identity};
 pub use cache_dir::CacheDir;
+pub use layout::{Layout, View};
 pub use progress::Progress;
 pub use source::ReadAt;
 pub use verify::Verdicts;
+pub use watch::Watch;

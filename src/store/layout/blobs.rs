@@ -1,0 +1,108 @@
+//! Finding, opening and listing blobs; the only builder of blob paths.
+
+use std::fs::Metadata;
+
+use rustix::fs::{Dir, OFlags};
+
+use super::{Error, Layout, Pinned};
+use crate::oci::Digest;
+use crate::store::blob::Blob;
+
+impl Layout {
+    /// Opens the blob of `digest`, from the layout or else from a shared directory.
+    /// Its bytes are not verified by that.
+    ///
+    /// # Errors
+    /// [`Error::BlobMissing`] if no directory has it; [`Error::FileType`] if what is
+    /// there is not a regular file.
+    pub fn open_blob(&self, digest: &Digest) -> Result<Blob, Error> {
+        for (dir, path) in self.places(digest) {
+            match dir.open_file(&path) {
+                Ok(file) => {
+                    return Blob::new(digest.clone(), file)
+                        .map_err(|source| dir.io("stat", &path, source));
+                }
+                Err(Error::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::BlobMissing {
+            digest: digest.clone(),
+        })
+    }
+
+    /// What `lstat` says of the file that holds `digest`, without opening it.
+    ///
+    /// # Errors
+    /// [`Error::BlobMissing`] if no directory has it.
+    pub fn stat_blob(&self, digest: &Digest) -> Result<Metadata, Error> {
+        for (dir, path) in self.places(digest) {
+            match dir.stat(&path) {
+                Ok(metadata) => return Ok(metadata),
+                Err(Error::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::BlobMissing {
+            digest: digest.clone(),
+        })
+    }
+
+    /// The digests of all blobs of one algorithm that the layout itself holds, in the
+    /// order of the directory. Files whose names are no digests are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; that the directory is missing means that there are none.
+    pub fn list_blobs(&self, algorithm: &str) -> Result<Vec<Digest>, Error> {
+        let names = self.list(&format!("blobs/{algorithm}"))?;
+        Ok(names
+            .iter()
+            .filter_map(|name| format!("{algorithm}:{name}").parse().ok())
+            .collect())
+    }
+
+    /// The names of the algorithms for which there is a directory below `blobs`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; that the directory is missing means that there are none.
+    pub fn list_algorithms(&self) -> Result<Vec<String>, Error> {
+        let names = self.list("blobs")?;
+        // A name is an algorithm's where a digest could be made of it.
+        let fits = |name: &String| match format!("{name}:0").parse::<Digest>() {
+            Ok(_) => true,
+            Err(error) => matches!(error, crate::oci::digest::Error::Encoded { .. }),
+        };
+        Ok(names.into_iter().filter(fits).collect())
+    }
+
+    /// Where the blob may be, the layout first.
+    fn places<'a>(
+        &'a self,
+        digest: &Digest,
+    ) -> impl Iterator<Item = (&'a Pinned, String)> + use<'a> {
+        let below = format!("{}/{}", digest.algorithm_name(), digest.encoded());
+        let own = (&self.dir, format!("blobs/{below}"));
+        let shared = self.shared.iter().map(move |dir| (dir, below.clone()));
+        std::iter::once(own).chain(shared)
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<String>, Error> {
+        let file = match self.dir.open(path, OFlags::DIRECTORY) {
+            Ok(file) => file,
+            Err(Error::Missing { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let io = |errno: rustix::io::Errno| self.dir.io("list", path, errno.into());
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&file).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
+            if name != "." && name != ".." {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+}
