@@ -1,6 +1,44 @@
 //! `ocifs` presents an OCI image layout as files.
+//!
+//! An image layout is a directory of blobs named by their digests, and an `index.json`
+//! that names some of them. Here it becomes a tree that can be looked at: each ref a
+//! directory, each layer a tar that is read lazily out of the compressed blob. Nothing is
+//! unpacked, converted or copied.
+//!
+//! # The staircase
+//!
+//! Each room stands on those below it and imports nothing else; `tests/architecture.rs`
+//! checks that. Read from the top, it is the way a byte takes.
+//!
+//! ```text
+//!   9  cli      the command (part of the binary)
+//!   8  fuse     speaks FUSE for a Vfs, and decides nothing
+//!   7  vfs      the tree that users see, without FUSE
+//!   4  layer    one layer blob: its stream and its table of contents
+//!   3  stream   random access into compressed bytes
+//!   2  store    blobs and refs of a layout, verified once, watched for changes
+//!   1  oci      values of the image specification, without input or output
+//! ```
+//!
+//! # What holds everywhere
+//!
+//! - Content hangs on digests. What was verified once is believed for the file in that
+//!   state, and what the kernel was told about bytes is never taken back; only names are.
+//! - A layer that fails its digest, its DiffID or a checksum is never served; what is
+//!   decoded later is checked again against what the verified pass saw.
+//! - Bytes from a layout are hostile: [`oci::limits`] and [`stream::Limits`] bound what
+//!   they may cost, every malformed one is an error with a stable code, and one bad image
+//!   never disturbs another.
+//! - An error says what is wrong in words; [`vfs::Error::errno`] alone makes a number of it.
 
+pub mod fuse;
 pub mod layer;
 pub mod oci;
 pub mod store;
 pub mod stream;
+pub mod vfs;
+
+pub use layer::{Layer, Layers};
+pub use oci::{Descriptor, DiffId, Digest};
+pub use store::{Blob, Layout, Verdicts};
+pub use vfs::Vfs;

@@ -97,6 +97,24 @@ impl Document {
             ImageManifest::from_json(&document).map(Self::Manifest)
         }
     }
+
+    /// The manifest, if it is one.
+    #[must_use]
+    pub fn manifest(&self) -> Option<&ImageManifest> {
+        match self {
+            Self::Manifest(manifest) => Some(manifest),
+            Self::Index(_) => None,
+        }
+    }
+
+    /// The index, if it is one.
+    #[must_use]
+    pub fn index(&self) -> Option<&ImageIndex> {
+        match self {
+            Self::Index(index) => Some(index),
+            Self::Manifest(_) => None,
+        }
+    }
 }
 
 /// Refuses a document that has members of an index and of a manifest, be they `null`.

@@ -1,0 +1,66 @@
+//! Attributes of what the mount shows.
+
+use std::time::Duration;
+
+/// The kind of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    Regular,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// A point in time, in seconds and nanoseconds since the epoch; seconds may be negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Time {
+    /// Whole seconds.
+    pub seconds: i64,
+    /// Nanoseconds after those, below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+/// What `stat` shows of a node, apart from its inode number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// Kind of node.
+    pub kind: FileKind,
+    /// Permission bits, 0 to 0o7777.
+    pub mode: u16,
+    /// Size in bytes.
+    pub size: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time; access and change times are shown equal to it.
+    pub mtime: Time,
+    /// How long the kernel may believe these attributes.
+    pub lifetime: Lifetime,
+}
+
+/// How long the kernel may believe what it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// For ever: it hangs on a digest.
+    Forever,
+    /// Until the next change notice; a second at most, should that be lost.
+    UntilNotice,
+    /// Not at all: it may be different at the next request.
+    None,
+}
+
+impl Lifetime {
+    /// As a span of time.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        match self {
+            // The kernel counts in ticks; this is far enough and cannot overflow there.
+            Self::Forever => Duration::from_secs(10 * 365 * 24 * 3600),
+            Self::UntilNotice => Duration::from_secs(1),
+            Self::None => Duration::ZERO,
+        }
+    }
+}

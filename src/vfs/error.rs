@@ -1,0 +1,271 @@
+//! What can go wrong at the border of the file system, and the only place where that
+//! becomes an errno.
+//!
+//! Each variant of [`Error`] is a meaning that a user of the mount can tell apart.
+//! Errors of the rooms below become one of them by `From`; what they said is kept as
+//! text, with the stable code under which documentation and `status.json` list it.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::store::{layout, verify};
+use crate::{layer, oci, stream};
+
+/// Why a request at the mount was refused.
+///
+/// Cheap to clone: many waiters can get the same answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// There is no such name.
+    #[error("no such file or directory")]
+    NotFound,
+    /// The inode or handle is not known, or its place has gone.
+    #[error("no longer there")]
+    Stale,
+    /// A directory was needed.
+    #[error("not a directory")]
+    NotDirectory,
+    /// Something else than a directory was needed.
+    #[error("is a directory")]
+    IsDirectory,
+    /// The request makes no sense for this kind of file.
+    #[error("invalid request")]
+    Invalid,
+    /// This place is not writable.
+    #[error("read-only file system")]
+    ReadOnly,
+    /// There is no data at or after this offset.
+    #[error("no data there")]
+    NoData,
+    /// There is no such extended attribute.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// The blob is referenced but not in this layout.
+    #[error("{}", .0.text)]
+    BlobMissing(Arc<Fault>),
+    /// Bytes differ from their digest or size.
+    #[error("{}", .0.text)]
+    Damaged(Arc<Fault>),
+    /// JSON, a compressed stream or the layout is malformed or ambiguous.
+    #[error("{}", .0.text)]
+    Malformed(Arc<Fault>),
+    /// Compression, digest algorithm or encryption is not supported.
+    #[error("{}", .0.text)]
+    Unsupported(Arc<Fault>),
+    /// A limit was hit; the text names it and its value.
+    #[error("{}", .0.text)]
+    Limit(Arc<Fault>),
+    /// The wait was ended because the mount is being taken down.
+    #[error("the mount is being taken down")]
+    ShutDown,
+    /// The system refused or the disk failed.
+    #[error("{text}")]
+    Io {
+        /// The system's error number, where it gave one.
+        errno: Option<i32>,
+        /// What was tried, and what the system said.
+        text: Arc<str>,
+    },
+}
+
+/// What is wrong with some content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Stable name of the kind of fault, such as `BLOB_DIGEST`.
+    pub code: &'static str,
+    /// One sentence for people.
+    pub text: String,
+}
+
+/// How loudly a failed request is logged.
+///
+/// What a program may well ask for is trace; what means broken data or a broken disk is
+/// an error.
+pub type Level = log::Level;
+
+impl Error {
+    /// The error number that the kernel is given.
+    ///
+    /// The order of the content variants is that of precedence where several apply.
+    #[must_use]
+    #[deny(clippy::wildcard_enum_match_arm)]
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::NotFound => libc::ENOENT,
+            Self::Stale => libc::ESTALE,
+            Self::NotDirectory => libc::ENOTDIR,
+            Self::IsDirectory => libc::EISDIR,
+            Self::Invalid => libc::EINVAL,
+            Self::ReadOnly => libc::EROFS,
+            Self::NoData => libc::ENXIO,
+            Self::NoAttribute | Self::BlobMissing(_) => libc::ENODATA,
+            Self::Damaged(_) => libc::EBADMSG,
+            Self::Malformed(_) => libc::EUCLEAN,
+            Self::Unsupported(_) => libc::EOPNOTSUPP,
+            Self::Limit(_) => libc::EFBIG,
+            Self::ShutDown => libc::EIO,
+            Self::Io { errno, .. } => errno.unwrap_or(libc::EIO),
+        }
+    }
+
+    /// How loudly to log a request that failed so.
+    #[must_use]
+    #[deny(clippy::wildcard_enum_match_arm)]
+    pub fn level(&self) -> Level {
+        match self {
+            Self::NotFound | Self::NoAttribute | Self::NoData => Level::Trace,
+            Self::Stale
+            | Self::NotDirectory
+            | Self::IsDirectory
+            | Self::Invalid
+            | Self::ReadOnly
+            | Self::ShutDown => Level::Debug,
+            Self::BlobMissing(_) | Self::Unsupported(_) => Level::Warn,
+            Self::Damaged(_) | Self::Malformed(_) | Self::Limit(_) | Self::Io { .. } => {
+                Level::Error
+            }
+        }
+    }
+
+    /// The fault of the content, if it is the content that is wrong.
+    #[must_use]
+    #[deny(clippy::wildcard_enum_match_arm)]
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::BlobMissing(fault)
+            | Self::Damaged(fault)
+            | Self::Malformed(fault)
+            | Self::Unsupported(fault)
+            | Self::Limit(fault) => Some(Fault::clone(fault)),
+            Self::Io { text, .. } => Some(Fault {
+                code: "IO",
+                text: text.to_string(),
+            }),
+            Self::NotFound
+            | Self::Stale
+            | Self::NotDirectory
+            | Self::IsDirectory
+            | Self::Invalid
+            | Self::ReadOnly
+            | Self::NoData
+            | Self::NoAttribute
+            | Self::ShutDown => None,
+        }
+    }
+
+    pub(super) fn damaged(code: &'static str, text: String) -> Self {
+        Self::Damaged(Arc::new(Fault { code, text }))
+    }
+
+    pub(super) fn malformed(code: &'static str, text: String) -> Self {
+        Self::Malformed(Arc::new(Fault { code, text }))
+    }
+
+    pub(super) fn unsupported(code: &'static str, text: String) -> Self {
+        Self::Unsupported(Arc::new(Fault { code, text }))
+    }
+
+    pub(super) fn limit(code: &'static str, text: String) -> Self {
+        Self::Limit(Arc::new(Fault { code, text }))
+    }
+
+    fn missing(code: &'static str, text: String) -> Self {
+        Self::BlobMissing(Arc::new(Fault { code, text }))
+    }
+}
+
+/// The whole chain of an error as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Io {
+            errno: error.raw_os_error(),
+            text: chain(&error).into(),
+        }
+    }
+}
+
+impl From<oci::Error> for Error {
+    fn from(error: oci::Error) -> Self {
+        let fault = Arc::new(Fault {
+            code: error.code(),
+            text: chain(&error),
+        });
+        match error.class() {
+            oci::ErrorClass::Malformed => Self::Malformed(fault),
+            oci::ErrorClass::Unsupported => Self::Unsupported(fault),
+            oci::ErrorClass::Limit => Self::Limit(fault),
+            oci::ErrorClass::Mismatch => Self::Damaged(fault),
+        }
+    }
+}
+
+impl From<layout::Error> for Error {
+    fn from(error: layout::Error) -> Self {
+        let text = chain(&error);
+        match error {
+            layout::Error::BlobMissing { .. } => Self::missing("BLOB_MISSING", text),
+            layout::Error::Missing { .. } => Self::missing("LAYOUT_FILE_MISSING", text),
+            layout::Error::FileType { .. } => Self::malformed("LAYOUT_FILE_TYPE", text),
+            layout::Error::Empty { .. } => Self::malformed("LAYOUT_FILE_EMPTY", text),
+            layout::Error::Version { .. } => Self::unsupported("LAYOUT_VERSION", text),
+            layout::Error::Content { source, .. } => source.into(),
+            layout::Error::Io { source, .. } => Self::Io {
+                errno: source.raw_os_error(),
+                text: text.into(),
+            },
+        }
+    }
+}
+
+impl From<verify::Error> for Error {
+    fn from(error: verify::Error) -> Self {
+        let text = chain(&error);
+        match error {
+            verify::Error::DigestMismatch { .. } => Self::damaged("BLOB_DIGEST", text),
+            verify::Error::Changed { .. } => Self::damaged("BLOB_CHANGED", text),
+            verify::Error::Algorithm { .. } => Self::unsupported("DIGEST_ALGORITHM", text),
+            verify::Error::TooLarge { .. } => Self::limit("LIMIT_BLOB_SIZE", text),
+            verify::Error::Read { source, .. } => Self::Io {
+                errno: source.raw_os_error(),
+                text: text.into(),
+            },
+        }
+    }
+}
+
+impl From<stream::Error> for Error {
+    fn from(error: stream::Error) -> Self {
+        of_class(error.class(), error.code(), chain(&error))
+    }
+}
+
+impl From<layer::Error> for Error {
+    fn from(error: layer::Error) -> Self {
+        of_class(error.class(), error.code(), chain(&error))
+    }
+}
+
+fn of_class(class: stream::ErrorClass, code: &'static str, text: String) -> Error {
+    match class {
+        stream::ErrorClass::Mismatch => Error::damaged(code, text),
+        stream::ErrorClass::Malformed => Error::malformed(code, text),
+        stream::ErrorClass::Unsupported => Error::unsupported(code, text),
+        stream::ErrorClass::Limit => Error::limit(code, text),
+        stream::ErrorClass::Io => Error::Io {
+            errno: None,
+            text: text.into(),
+        },
+        stream::ErrorClass::ShutDown => Error::ShutDown,
+    }
+}

@@ -1,0 +1,356 @@
+//! The tree that users see: complete behaviour, without FUSE.
+//!
+//! A [`Vfs`] answers the requests of a kernel. It knows which inode numbers that kernel
+//! holds ([`InodeTable`]) and which files it has open; what there is to be seen at each
+//! place is said by [`Node`]s, which the views make from a snapshot of the layout.
+//!
+//! ```text
+//!  kernel request ──► Vfs (ino, handle) ──► Node ──► views ──► layer, store
+//! ```
+//!
+//! Invariants: content hangs on digests, so nothing the kernel was told about bytes is
+//! ever taken back; only names are ([`Vfs::notices`]). A request with
+//! [`Patience::Never`] reads no layer byte. An open file keeps its bytes whatever
+//! happens to its name.
+//!
+//! Concurrency: all methods can be called from any thread; no lock is held while content
+//! is read.
+#![doc = include_str!("semantics.md")]
+
+pub mod attr;
+pub mod error;
+mod handle;
+mod inode;
+pub mod node;
+pub mod views;
+
+use std::sync::Arc;
+
+pub use attr::{Attr, FileKind, Lifetime, Time};
+pub use error::{Error, Fault};
+pub use handle::Handle;
+use handle::HandleTable;
+pub use inode::{Ino, InodeTable};
+pub use node::{Caching, Child, Name, Node, NodeKey, OpenFile, Patience};
+
+use crate::store::Layout;
+use crate::store::layout::Space;
+
+/// The longest name that the kernel sends or takes, in bytes.
+pub const NAME_MAX: usize = 255;
+
+/// What the kernel learns about one name.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// The inode number, on which one reference was taken.
+    pub ino: Ino,
+    /// The attributes.
+    pub attr: Attr,
+    /// How long the name may be believed.
+    pub name_lifetime: Lifetime,
+}
+
+/// One name of a listing: what a plain directory entry holds.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The name.
+    pub name: Name,
+    /// The inode number that a lookup would give.
+    pub ino: Ino,
+    /// The kind of node.
+    pub kind: FileKind,
+}
+
+/// A name that the kernel may still know and that means something else now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The directory.
+    pub parent: Ino,
+    /// The name in it.
+    pub name: Name,
+}
+
+/// A name that means something else than before, as the provider of nodes says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The key of the directory, under which the kernel may know it.
+    pub parent: NodeKey,
+    /// The name in it.
+    pub name: Name,
+}
+
+/// The file system.
+#[derive(Debug)]
+pub struct Vfs {
+    layout: Arc<Layout>,
+    inodes: InodeTable,
+    files: HandleTable<dyn OpenFile>,
+    listings: HandleTable<Listing>,
+}
+
+/// An open directory: its node, and its names since they were first asked for.
+#[derive(Debug)]
+struct Listing {
+    node: Arc<dyn Node>,
+    children: parking_lot::Mutex<Option<Arc<Vec<Child>>>>,
+}
+
+impl Vfs {
+    /// A file system whose root is `root` and whose room is that around `layout`.
+    #[must_use]
+    pub fn new(root: Arc<dyn Node>, layout: Arc<Layout>) -> Self {
+        Self {
+            layout,
+            inodes: InodeTable::new(root),
+            files: HandleTable::default(),
+            listings: HandleTable::default(),
+        }
+    }
+
+    /// The node of a number that the kernel sent.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if the kernel has no reference to it.
+    pub fn node(&self, ino: Ino) -> Result<Arc<dyn Node>, Error> {
+        self.inodes.get(ino).ok_or(Error::Stale)
+    }
+
+    /// Resolves one name and takes one reference on what is there.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also for names that are too long to be anywhere.
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry, Error> {
+        if name.len() > NAME_MAX {
+            return Err(Error::NotFound);
+        }
+        let node = self.node(parent)?.find(name)?.ok_or(Error::NotFound)?;
+        self.entry(&node)
+    }
+
+    /// Takes back references that [`Vfs::lookup`] or [`Vfs::entry_of`] took.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+
+    /// How many nodes the kernel holds references to, the root not counted.
+    #[must_use]
+    pub fn referenced(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// The attributes of a node; waits until they are exact.
+    ///
+    /// # Errors
+    /// [`Error::Stale`], or what the node answers.
+    pub fn attr(&self, ino: Ino) -> Result<Attr, Error> {
+        self.node(ino)?.attr(Patience::Wait)
+    }
+
+    /// Whether `attr` or `open` of this node would wait for a first pass or a hashing.
+    #[must_use]
+    pub fn would_wait(&self, ino: Ino) -> bool {
+        self.inodes.get(ino).is_some_and(|node| node.would_wait())
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for other kinds.
+    pub fn read_link(&self, ino: Ino) -> Result<Vec<u8>, Error> {
+        self.node(ino)?.read_link()
+    }
+
+    /// Opens a regular file for reading.
+    ///
+    /// # Errors
+    /// The verdict on its content, if it is not sound.
+    pub fn open(&self, ino: Ino) -> Result<(Handle, Arc<dyn OpenFile>), Error> {
+        let file = self.node(ino)?.open()?;
+        Ok((self.files.insert(file.clone()), file))
+    }
+
+    /// Reads from an open file; fewer bytes than asked only at the end.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] for an unknown handle, or what the file answers.
+    pub fn read(&self, handle: Handle, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
+        self.files
+            .get(handle)
+            .ok_or(Error::Stale)?
+            .read(buf, offset)
+    }
+
+    /// Closes an open file.
+    pub fn release(&self, handle: Handle) {
+        self.files.remove(handle);
+    }
+
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// [`Error::NotDirectory`] for other kinds.
+    pub fn open_dir(&self, ino: Ino) -> Result<Handle, Error> {
+        let node = self.node(ino)?;
+        if node.kind() != FileKind::Directory {
+            return Err(Error::NotDirectory);
+        }
+        let listing = Arc::new(Listing {
+            node,
+            children: parking_lot::Mutex::default(),
+        });
+        Ok(self.listings.insert(listing))
+    }
+
+    /// The children of an open directory, in an order that stays the same until it is
+    /// read from the start again.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] for an unknown handle, or what the node answers.
+    pub fn children(&self, handle: Handle, from_start: bool) -> Result<Arc<Vec<Child>>, Error> {
+        let listing = self.listings.get(handle).ok_or(Error::Stale)?;
+        let mut children = listing.children.lock();
+        match &*children {
+            Some(children) if !from_start => Ok(children.clone()),
+            _ => {
+                let fresh = Arc::new(listing.node.list()?);
+                *children = Some(fresh.clone());
+                Ok(fresh)
+            }
+        }
+    }
+
+    /// One child as a plain directory entry; takes no reference.
+    #[must_use]
+    pub fn listed(&self, child: &Child) -> Listed {
+        Listed {
+            name: child.name.clone(),
+            ino: Ino::of(&child.node.key()),
+            kind: child.node.kind(),
+        }
+    }
+
+    /// One child with its attributes as far as they are known; takes one reference.
+    ///
+    /// # Errors
+    /// What the node answers.
+    pub fn entry_of(&self, child: &Child) -> Result<Entry, Error> {
+        self.entry(&child.node)
+    }
+
+    /// Closes an open directory.
+    pub fn release_dir(&self, handle: Handle) {
+        self.listings.remove(handle);
+    }
+
+    /// The names of the extended attributes of a node.
+    ///
+    /// # Errors
+    /// [`Error::Stale`].
+    pub fn xattr_names(&self, ino: Ino) -> Result<Vec<String>, Error> {
+        Ok(self.node(ino)?.xattr_names())
+    }
+
+    /// One extended attribute of a node.
+    ///
+    /// # Errors
+    /// [`Error::NoAttribute`] if there is none of that name.
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, Error> {
+        let node = self.node(ino)?;
+        let name = std::str::from_utf8(name).map_err(|_| Error::NoAttribute)?;
+        node.xattr(name).ok_or(Error::NoAttribute)
+    }
+
+    /// Where data or a hole begins at or after `offset`: there are no holes but the end.
+    ///
+    /// # Errors
+    /// [`Error::NoData`] from the end on; [`Error::Invalid`] for other kinds of seek,
+    /// which the kernel does itself.
+    pub fn seek(&self, ino: Ino, offset: i64, whence: i32) -> Result<i64, Error> {
+        let size = i64::try_from(self.attr(ino)?.size).map_err(|_| Error::Invalid)?;
+        match whence {
+            libc::SEEK_DATA | libc::SEEK_HOLE if offset < 0 || offset >= size => Err(Error::NoData),
+            libc::SEEK_DATA => Ok(offset),
+            libc::SEEK_HOLE => Ok(size),
+            _ => Err(Error::Invalid),
+        }
+    }
+
+    /// The room on the layout's file system.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn space(&self) -> Result<Space, Error> {
+        Ok(self.layout.space()?)
+    }
+
+    /// Which of the moved names the kernel may know, as it knows them.
+    #[must_use]
+    pub fn notices(&self, moved: &[Moved], root: &NodeKey) -> Vec<Notice> {
+        let ino = |key: &NodeKey| {
+            if key == root {
+                Some(Ino::ROOT)
+            } else {
+                self.inodes.find(key)
+            }
+        };
+        moved
+            .iter()
+            .filter_map(|moved| {
+                Some(Notice {
+                    parent: ino(&moved.parent)?,
+                    name: moved.name.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// Follows a path from the root as the kernel would, without its help; for the
+    /// command line. Symbolic links on the way and at the end are followed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotDirectory`]; [`Error::Invalid`] for too many
+    /// links in a row.
+    pub fn resolve(&self, path: &[u8]) -> Result<Arc<dyn Node>, Error> {
+        let mut rest: Vec<Name> = split(path);
+        let mut trail = vec![self.node(Ino::ROOT)?];
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            if name == b".." {
+                trail.truncate((trail.len() - 1).max(1));
+                continue;
+            }
+            let here = &trail[trail.len() - 1];
+            let node = here.find(&name)?.ok_or(Error::NotFound)?;
+            if node.kind() != FileKind::Symlink {
+                trail.push(node);
+                continue;
+            }
+            links += 1;
+            if links > 40 {
+                return Err(Error::Invalid);
+            }
+            rest.extend(split(&node.read_link()?));
+        }
+        trail.pop().ok_or(Error::NotFound)
+    }
+
+    fn entry(&self, node: &Arc<dyn Node>) -> Result<Entry, Error> {
+        let attr = node.attr(Patience::Never)?;
+        let ino = self.inodes.reference(node);
+        Ok(Entry {
+            ino,
+            attr,
+            name_lifetime: node.name_lifetime(),
+        })
+    }
+}
+
+/// The components of a path, last one first.
+fn split(path: &[u8]) -> Vec<Name> {
+    let real = |name: &&[u8]| !name.is_empty() && *name != b".";
+    path.split(|byte| *byte == b'/')
+        .filter(real)
+        .rev()
+        .map(<[u8]>::to_vec)
+        .collect()
+}

@@ -1,0 +1,183 @@
+//! What every node of the tree can be asked, whoever provides it.
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::sync::Arc;
+
+use super::attr::{Attr, FileKind};
+use super::error::Error;
+
+/// A name of one directory level, as the kernel sends and gets it: bytes, never empty,
+/// at most 255, without `/` and NUL.
+pub type Name = Vec<u8>;
+
+/// What a node's inode number is computed from. Equal keys are the same inode.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NodeKey {
+    /// The content of a regular file: it hangs on a digest, never on a path. The first
+    /// part tells apart the views that show the same bytes with other attributes.
+    Content(&'static str, String),
+    /// A directory or symbolic link: its path from the mount root, what it shows (a
+    /// digest or nothing), and the epoch in which that came to be shown there, so that a
+    /// number that was used for something else at this path never returns.
+    Place {
+        /// Path from the mount root, without a leading `/`.
+        path: Vec<u8>,
+        /// What is shown: digests as text, or empty for a mere level.
+        shows: String,
+        /// Which change of the index brought it here.
+        epoch: u64,
+    },
+}
+
+/// Whether a request may take as long as the first pass over a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Answer at once with what is known: LOOKUP and directory listings.
+    Never,
+    /// Wait until the exact answer is known: `stat` and `open` of a file.
+    Wait,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone)]
+pub struct Child {
+    /// The name.
+    pub name: Name,
+    /// What is there.
+    pub node: Arc<dyn Node>,
+}
+
+/// A node of the tree: a value that says what is to be seen at one place.
+///
+/// Nodes have no identity beyond their [`NodeKey`] and hold no open files; making one is
+/// cheap. The defaults answer as a file of another kind would.
+pub trait Node: Debug + Send + Sync {
+    /// What the inode number hangs on.
+    fn key(&self) -> NodeKey;
+
+    /// The kind of node.
+    fn kind(&self) -> FileKind;
+
+    /// What `stat` shows.
+    ///
+    /// # Errors
+    /// Hardly ever: a node that cannot be read still has attributes.
+    fn attr(&self, patience: Patience) -> Result<Attr, Error>;
+
+    /// Whether `attr` and `open` would have to wait for long at this moment.
+    fn would_wait(&self) -> bool {
+        false
+    }
+
+    /// Whether the name by which this node was found must be looked up anew each time,
+    /// or soon, because another node may take its place.
+    fn name_lifetime(&self) -> super::attr::Lifetime {
+        super::attr::Lifetime::Forever
+    }
+
+    /// The child of that name, or `None`.
+    ///
+    /// # Errors
+    /// [`Error::NotDirectory`] where there can be no children.
+    fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
+        let _ = name;
+        Err(Error::NotDirectory)
+    }
+
+    /// All children that are listed, in a fixed order, without `.` and `..`.
+    ///
+    /// # Errors
+    /// [`Error::NotDirectory`] where there can be no children.
+    fn list(&self) -> Result<Vec<Child>, Error> {
+        Err(Error::NotDirectory)
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for other kinds.
+    fn read_link(&self) -> Result<Vec<u8>, Error> {
+        Err(Error::Invalid)
+    }
+
+    /// Opens a regular file for reading; the verdict on its content is given here.
+    ///
+    /// # Errors
+    /// What is wrong with the content; [`Error::IsDirectory`] for directories.
+    fn open(&self) -> Result<Arc<dyn OpenFile>, Error> {
+        Err(match self.kind() {
+            FileKind::Directory => Error::IsDirectory,
+            FileKind::Regular | FileKind::Symlink => Error::Invalid,
+        })
+    }
+
+    /// The names of the extended attributes that are listed.
+    fn xattr_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The value of one extended attribute, listed or not.
+    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+        let _ = name;
+        None
+    }
+}
+
+/// A regular file that was opened for reading.
+pub trait OpenFile: Debug + Send + Sync {
+    /// Reads from `offset`; fewer bytes than asked only at the end.
+    ///
+    /// # Errors
+    /// If the bytes are no longer what they were at `open`, or the disk fails.
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error>;
+
+    /// How the kernel may cache what is read.
+    fn caching(&self) -> Caching {
+        Caching::Keep
+    }
+
+    /// The file whose bytes are exactly these, if the kernel may read it directly.
+    fn backing(&self) -> Option<&File> {
+        None
+    }
+}
+
+/// How the kernel may cache the bytes of an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caching {
+    /// For ever: the content hangs on a digest.
+    Keep,
+    /// Not at all: the content is made at `open` and may have another size each time.
+    Direct,
+}
+
+/// Bytes in memory, as an open file.
+#[derive(Debug)]
+pub struct InMemory {
+    bytes: Arc<[u8]>,
+    caching: Caching,
+}
+
+impl InMemory {
+    /// An open file that holds `bytes`.
+    #[must_use]
+    pub fn new(bytes: Arc<[u8]>, caching: Caching) -> Self {
+        Self { bytes, caching }
+    }
+}
+
+impl OpenFile for InMemory {
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(self.bytes.len());
+        let len = (self.bytes.len() - start).min(buf.len());
+        buf[..len].copy_from_slice(&self.bytes[start..start + len]);
+        Ok(len)
+    }
+
+    fn caching(&self) -> Caching {
+        self.caching
+    }
+}

@@ -1,0 +1,215 @@
+//! A stored blob as a file, byte for byte.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use super::Views;
+use super::documents::open_sized;
+use super::xattr::Xattrs;
+use crate::oci::limits::MAX_DOCUMENT_SIZE;
+use crate::oci::{Descriptor, Digest};
+use crate::store::progress::Unwatched;
+use crate::store::{Blob, ReadAt};
+use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
+use crate::vfs::error::Error;
+use crate::vfs::node::{Caching, InMemory, Node, NodeKey, OpenFile, Patience};
+
+/// A blob that a descriptor names, shown in an image directory: a manifest, an index, a
+/// config, or the raw layer of an artifact.
+#[derive(Debug)]
+pub(super) struct DescribedBlob {
+    views: Arc<Views>,
+    descriptor: Descriptor,
+    mtime: Option<Time>,
+    refusal: Option<Error>,
+}
+
+impl DescribedBlob {
+    /// The blob of `descriptor`, with the modification time `mtime` instead of its file's.
+    #[must_use]
+    pub(super) fn new(views: &Arc<Views>, descriptor: &Descriptor, mtime: Option<Time>) -> Self {
+        Self {
+            views: views.clone(),
+            descriptor: descriptor.clone(),
+            mtime,
+            refusal: None,
+        }
+    }
+
+    /// As [`DescribedBlob::new`], where `open` is to say what is wrong with the document
+    /// in the blob, although the bytes may be right.
+    #[must_use]
+    pub(super) fn refused(views: &Arc<Views>, descriptor: &Descriptor, error: Error) -> Self {
+        Self {
+            refusal: Some(error),
+            ..Self::new(views, descriptor, None)
+        }
+    }
+
+    fn try_open(&self) -> Result<Arc<dyn OpenFile>, Error> {
+        if let Some(error) = &self.refusal {
+            return Err(error.clone());
+        }
+        if self.descriptor.size <= MAX_DOCUMENT_SIZE {
+            let bytes = self.views.documents().bytes(&self.descriptor)?;
+            return Ok(Arc::new(InMemory::new(bytes, Caching::Keep)));
+        }
+        let blob = open_sized(self.views.layout(), &self.descriptor)?;
+        self.views.verdicts().verify(&blob, &Unwatched)?;
+        Ok(Arc::new(OpenBlob(Arc::new(blob))))
+    }
+}
+
+impl Node for DescribedBlob {
+    fn key(&self) -> NodeKey {
+        let refused = if self.refusal.is_some() {
+            "refused"
+        } else {
+            "image"
+        };
+        NodeKey::Content(refused, self.descriptor.digest.to_string())
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Regular
+    }
+
+    fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
+        let stat = self.views.layout().stat_blob(&self.descriptor.digest);
+        let mtime = self.mtime.or_else(|| stat.as_ref().ok().map(super::mtime));
+        let lifetime = if stat.is_ok() && self.refusal.is_none() {
+            Lifetime::Forever
+        } else {
+            Lifetime::None
+        };
+        Ok(self.views.file_attr(self.descriptor.size, mtime, lifetime))
+    }
+
+    fn name_lifetime(&self) -> Lifetime {
+        if self.refusal.is_some() {
+            Lifetime::None
+        } else {
+            Lifetime::Forever
+        }
+    }
+
+    fn would_wait(&self) -> bool {
+        self.descriptor.size > MAX_DOCUMENT_SIZE && self.views.would_hash(&self.descriptor.digest)
+    }
+
+    fn open(&self) -> Result<Arc<dyn OpenFile>, Error> {
+        self.views
+            .faults()
+            .judge(self.descriptor.digest.as_str(), self.try_open())
+    }
+
+    fn xattr_names(&self) -> Vec<String> {
+        self.xattrs().names()
+    }
+
+    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+        self.xattrs().get(name)
+    }
+}
+
+impl DescribedBlob {
+    fn xattrs(&self) -> Xattrs {
+        let fault = self.refusal.as_ref().and_then(Error::fault);
+        let fault = fault.or_else(|| self.views.faults().find(self.descriptor.digest.as_str()));
+        Xattrs::of(&self.descriptor).with_fault(fault.as_ref())
+    }
+}
+
+/// A blob file of `.ocifs/layout/blobs`, which no descriptor need name.
+#[derive(Debug)]
+pub(super) struct StoredBlob {
+    views: Arc<Views>,
+    digest: Digest,
+}
+
+impl StoredBlob {
+    /// The blob of `digest`.
+    #[must_use]
+    pub(super) fn new(views: &Arc<Views>, digest: Digest) -> Self {
+        Self {
+            views: views.clone(),
+            digest,
+        }
+    }
+
+    fn try_open(&self) -> Result<Arc<dyn OpenFile>, Error> {
+        let blob = self.views.layout().open_blob(&self.digest)?;
+        self.views.verdicts().verify(&blob, &Unwatched)?;
+        Ok(Arc::new(OpenBlob(Arc::new(blob))))
+    }
+
+    fn xattrs(&self) -> Xattrs {
+        let fault = self.views.faults().find(self.digest.as_str());
+        Xattrs::default()
+            .with("digest", self.digest.as_str())
+            .with_fault(fault.as_ref())
+    }
+}
+
+impl Node for StoredBlob {
+    fn key(&self) -> NodeKey {
+        NodeKey::Content("stored", self.digest.to_string())
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Regular
+    }
+
+    fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
+        let stat = self.views.layout().stat_blob(&self.digest)?;
+        // The file may be damaged and mended later, with another size.
+        Ok(self
+            .views
+            .file_attr(stat.len(), Some(super::mtime(&stat)), Lifetime::UntilNotice))
+    }
+
+    fn name_lifetime(&self) -> Lifetime {
+        Lifetime::UntilNotice
+    }
+
+    fn would_wait(&self) -> bool {
+        self.views.would_hash(&self.digest)
+    }
+
+    fn open(&self) -> Result<Arc<dyn OpenFile>, Error> {
+        self.views
+            .faults()
+            .judge(self.digest.as_str(), self.try_open())
+    }
+
+    fn xattr_names(&self) -> Vec<String> {
+        self.xattrs().names()
+    }
+
+    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+        self.xattrs().get(name)
+    }
+}
+
+/// A verified blob, open for reading as it is stored.
+#[derive(Debug)]
+pub(super) struct OpenBlob(pub Arc<Blob>);
+
+impl OpenFile for OpenBlob {
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
+        let len = self.0.read_at(buf, offset)?;
+        // What was read is cached under the digest for ever, so it must still be that file.
+        if self.0.is_unchanged()? {
+            return Ok(len);
+        }
+        let digest = self.0.digest();
+        Err(Error::damaged(
+            "BLOB_CHANGED",
+            format!("blob {digest} changed while it was open"),
+        ))
+    }
+
+    fn backing(&self) -> Option<&File> {
+        Some(self.0.file())
+    }
+}

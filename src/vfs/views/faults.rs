@@ -1,0 +1,58 @@
+//! What was found wrong, for people: logged once for each blob, listed in `status.json`.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use crate::vfs::error::{Error, Fault};
+
+/// How many faults are kept; a layout that is all broken must not fill the memory.
+const MAX_FAULTS: usize = 1000;
+
+/// The faults found so far, by what they were found in.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    found: Mutex<BTreeMap<String, Fault>>,
+}
+
+impl Faults {
+    /// Notes how opening `subject` (a digest, mostly) went, and passes the result on.
+    ///
+    /// # Errors
+    /// The one that was given.
+    pub(super) fn judge<T>(&self, subject: &str, result: Result<T, Error>) -> Result<T, Error> {
+        match &result {
+            Ok(_) => {
+                self.found.lock().remove(subject);
+            }
+            Err(error) => self.note(subject, error),
+        }
+        result
+    }
+
+    fn note(&self, subject: &str, error: &Error) {
+        let Some(fault) = error.fault() else { return };
+        let mut found = self.found.lock();
+        let known = found.get(subject) == Some(&fault);
+        if !known && (found.len() < MAX_FAULTS || found.contains_key(subject)) {
+            log::log!(error.level(), "{}: {}", fault.code, fault.text);
+            found.insert(subject.to_owned(), fault);
+        }
+    }
+
+    /// What is wrong with `subject`, as far as somebody has tried it.
+    #[must_use]
+    pub(super) fn find(&self, subject: &str) -> Option<Fault> {
+        self.found.lock().get(subject).cloned()
+    }
+
+    /// All faults, by subject.
+    #[must_use]
+    pub(super) fn all(&self) -> Vec<(String, Fault)> {
+        let found = self.found.lock();
+        found
+            .iter()
+            .map(|(subject, fault)| (subject.clone(), fault.clone()))
+            .collect()
+    }
+}

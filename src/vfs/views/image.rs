@@ -1,0 +1,176 @@
+//! An image directory: what one entry of an index describes.
+//!
+//! ```text
+//! manifest.json  config.json  layers/          a manifest
+//! index.json  platforms/  + the above          an image index; the default platform's
+//! manifest.json or index.json, nothing else    what cannot be read
+//! ```
+
+use std::sync::Arc;
+
+use super::blob::DescribedBlob;
+use super::place::Place;
+use super::xattr::Xattrs;
+use super::{Views, layers, platforms};
+use crate::oci::limits::Limit;
+use crate::oci::{Descriptor, Document, DocumentType, ImageManifest};
+use crate::vfs::attr::{Attr, FileKind, Time};
+use crate::vfs::error::Error;
+use crate::vfs::node::{Child, Node, NodeKey, Patience};
+
+/// The image directory of one descriptor that is not itself a ref: below `platforms/`,
+/// or by digest.
+#[derive(Debug)]
+pub(super) struct ImageDir {
+    views: Arc<Views>,
+    place: Place,
+    descriptor: Descriptor,
+}
+
+impl ImageDir {
+    /// The image directory of `descriptor` at `place`.
+    #[must_use]
+    pub(super) fn new(views: &Arc<Views>, place: Place, descriptor: &Descriptor) -> Self {
+        Self {
+            views: views.clone(),
+            place,
+            descriptor: descriptor.clone(),
+        }
+    }
+
+    fn xattrs(&self) -> Xattrs {
+        let fault = self.views.faults().find(self.descriptor.digest.as_str());
+        Xattrs::of(&self.descriptor).with_fault(fault.as_ref())
+    }
+}
+
+impl Node for ImageDir {
+    fn key(&self) -> NodeKey {
+        self.place.key(self.descriptor.digest.as_str())
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Directory
+    }
+
+    fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
+        Ok(self
+            .views
+            .image_attr(created(&self.views, &self.descriptor)))
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
+        let children = self.list()?;
+        Ok(children
+            .into_iter()
+            .find(|child| child.name == name)
+            .map(|child| child.node))
+    }
+
+    fn list(&self) -> Result<Vec<Child>, Error> {
+        Ok(children(&self.views, &self.place, &self.descriptor))
+    }
+
+    fn xattr_names(&self) -> Vec<String> {
+        self.xattrs().names()
+    }
+
+    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+        self.xattrs().get(name)
+    }
+}
+
+/// What the image directory of `descriptor` at `place` holds. Never fails: what cannot be
+/// read is shown as the file whose `open` says why.
+#[must_use]
+pub(super) fn children(views: &Arc<Views>, place: &Place, descriptor: &Descriptor) -> Vec<Child> {
+    let document = match load(views, place, descriptor) {
+        Ok(document) => document,
+        Err(error) => {
+            let node = DescribedBlob::refused(views, descriptor, error);
+            return vec![Child {
+                name: file_name(descriptor).to_vec(),
+                node: Arc::new(node),
+            }];
+        }
+    };
+    match document.as_deref() {
+        Some(Document::Manifest(manifest)) => manifest_children(views, place, descriptor, manifest),
+        Some(Document::Index(index)) => {
+            let mut children = vec![document_file(views, descriptor, None)];
+            children.extend(platforms::children(views, place, &index.manifests));
+            children
+        }
+        // Of a media type that is not known: its bytes, and nothing more.
+        None => vec![document_file(views, descriptor, None)],
+    }
+}
+
+fn load(
+    views: &Views,
+    place: &Place,
+    descriptor: &Descriptor,
+) -> Result<Option<Arc<Document>>, Error> {
+    let document = || {
+        Limit::IndexDepth.check(place.nesting())?;
+        views.documents().document(descriptor)
+    };
+    views.faults().judge(descriptor.digest.as_str(), document())
+}
+
+/// The manifest's own children; also shown at the top of an index for its default.
+#[must_use]
+pub(super) fn manifest_children(
+    views: &Arc<Views>,
+    place: &Place,
+    descriptor: &Descriptor,
+    manifest: &ImageManifest,
+) -> Vec<Child> {
+    let created = manifest_created(views, manifest);
+    let config = DescribedBlob::new(views, &manifest.config, created);
+    vec![
+        document_file(views, descriptor, created),
+        Child {
+            name: b"config.json".to_vec(),
+            node: Arc::new(config),
+        },
+        layers::directory(views, place, descriptor, created),
+    ]
+}
+
+/// When the image was made, as far as its config can be read.
+#[must_use]
+pub(super) fn created(views: &Views, descriptor: &Descriptor) -> Option<Time> {
+    let document = views.documents().document(descriptor).ok()??;
+    match &*document {
+        Document::Manifest(manifest) => manifest_created(views, manifest),
+        Document::Index(index) => {
+            let (_, document) = platforms::default(views, &index.manifests)?;
+            manifest_created(views, document.manifest()?)
+        }
+    }
+}
+
+fn manifest_created(views: &Views, manifest: &ImageManifest) -> Option<Time> {
+    let config = views.documents().config(&manifest.config).ok()??;
+    config.created.map(|time| Time {
+        seconds: time.seconds,
+        nanoseconds: time.nanoseconds,
+    })
+}
+
+/// The file under which a document is shown, by what its descriptor says it is.
+fn file_name(descriptor: &Descriptor) -> &'static [u8] {
+    match DocumentType::of(&descriptor.media_type) {
+        Some(document_type) if document_type.is_index() => b"index.json",
+        _ => b"manifest.json",
+    }
+}
+
+fn document_file(views: &Arc<Views>, descriptor: &Descriptor, mtime: Option<Time>) -> Child {
+    let node = DescribedBlob::new(views, descriptor, mtime);
+    Child {
+        name: file_name(descriptor).to_vec(),
+        node: Arc::new(node),
+    }
+}

@@ -1,0 +1,348 @@
+//! `layers/` of an image: each layer as an uncompressed tar, and a link to its blob.
+//!
+//! ```text
+//! 00.tar                     the layer uncompressed; its sha256 is the DiffID
+//! 00.tar.gz -> …/blobs/…     the stored blob, where the media type says it is compressed
+//! 00.json                    a blob that is no layer, raw
+//! ```
+
+use std::sync::Arc;
+
+use super::blob::{DescribedBlob, OpenBlob};
+use super::directory::{Directory, Link};
+use super::documents::open_sized;
+use super::place::Place;
+use super::xattr::Xattrs;
+use super::{Views, mtime};
+use crate::layer::Layer;
+use crate::oci::LayerCompression;
+use crate::oci::media_type::Kind;
+use crate::oci::{Descriptor, DiffId, ImageManifest};
+use crate::store::progress::Unwatched;
+use crate::store::{Blob, ReadAt};
+use crate::stream::{Compression, TarOffset};
+use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
+use crate::vfs::error::Error;
+use crate::vfs::node::{Child, Node, NodeKey, OpenFile, Patience};
+
+/// The directory `layers` of the manifest that `descriptor` names.
+#[must_use]
+pub(super) fn directory(
+    views: &Arc<Views>,
+    place: &Place,
+    descriptor: &Descriptor,
+    created: Option<Time>,
+) -> Child {
+    let manifest = descriptor.clone();
+    let list = move |views: &Arc<Views>, place: &Place| list(views, place, &manifest);
+    Directory::new(
+        views,
+        place.below(b"layers"),
+        descriptor.digest.as_str(),
+        list,
+    )
+    .with_mtime(created)
+    .into_child(b"layers")
+}
+
+fn list(views: &Arc<Views>, place: &Place, descriptor: &Descriptor) -> Result<Vec<Child>, Error> {
+    let document = views.documents().document(descriptor)?;
+    let Some(manifest) = document.as_ref().and_then(|document| document.manifest()) else {
+        return Ok(Vec::new());
+    };
+    let diff_ids = diff_ids(views, manifest);
+    // Two digits, and as many as the last number needs.
+    let width = manifest
+        .layers
+        .len()
+        .saturating_sub(1)
+        .max(10)
+        .to_string()
+        .len();
+    let mut children = Vec::with_capacity(manifest.layers.len() * 2);
+    for (at, layer) in manifest.layers.iter().enumerate() {
+        let number = format!("{at:0width$}");
+        match layer.media_type.kind() {
+            Kind::Layer { compression, .. } => {
+                let diff_id = diff_ids.get(at).cloned();
+                children.push(tar_file(views, &number, layer, diff_id));
+                children.extend(blob_link(views, place, &number, layer, compression));
+            }
+            Kind::Encrypted => children.push(tar_file(views, &number, layer, None)),
+            _ => children.push(raw_file(views, &number, layer)),
+        }
+    }
+    Ok(children)
+}
+
+/// The DiffIDs that the config gives: none if it gives another number of them than there
+/// are layers, because then nobody can say which belongs to which.
+fn diff_ids(views: &Arc<Views>, manifest: &ImageManifest) -> Vec<DiffId> {
+    let Ok(Some(config)) = views.documents().config(&manifest.config) else {
+        return Vec::new();
+    };
+    match config.diff_ids() {
+        Ok(diff_ids) if diff_ids.len() == manifest.layers.len() => diff_ids.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+fn tar_file(
+    views: &Arc<Views>,
+    number: &str,
+    descriptor: &Descriptor,
+    diff_id: Option<DiffId>,
+) -> Child {
+    let node = LayerTar {
+        views: views.clone(),
+        descriptor: descriptor.clone(),
+        diff_id,
+    };
+    Child {
+        name: format!("{number}.tar").into_bytes(),
+        node: Arc::new(node),
+    }
+}
+
+/// The link to a blob that is stored compressed.
+fn blob_link(
+    views: &Arc<Views>,
+    place: &Place,
+    number: &str,
+    descriptor: &Descriptor,
+    compression: LayerCompression,
+) -> Option<Child> {
+    let extension = match compression {
+        LayerCompression::None => return None,
+        LayerCompression::Gzip => "gz",
+        LayerCompression::Zstd => "zst",
+    };
+    let name = format!("{number}.tar.{extension}").into_bytes();
+    let digest = &descriptor.digest;
+    let blob = format!(
+        ".ocifs/layout/blobs/{}/{}",
+        digest.algorithm_name(),
+        digest.encoded()
+    );
+    let place = place.below(&name);
+    let target = place.link_to(&blob);
+    let node = Link::new(views, place, target, Lifetime::Forever);
+    Some(Child {
+        name,
+        node: Arc::new(node),
+    })
+}
+
+fn raw_file(views: &Arc<Views>, number: &str, descriptor: &Descriptor) -> Child {
+    let name = format!("{number}{}", descriptor.media_type.extension());
+    let node = DescribedBlob::new(views, descriptor, None);
+    Child {
+        name: name.into_bytes(),
+        node: Arc::new(node),
+    }
+}
+
+/// A layer as an uncompressed tar.
+#[derive(Debug)]
+struct LayerTar {
+    views: Arc<Views>,
+    descriptor: Descriptor,
+    /// What the image's config says that the digest of the tar is.
+    diff_id: Option<DiffId>,
+}
+
+impl LayerTar {
+    /// Opens the layer; waits for its first pass. The order of the checks is that of
+    /// precedence of their errors.
+    fn try_open(&self) -> Result<Opened, Error> {
+        let blob = Arc::new(open_sized(self.views.layout(), &self.descriptor)?);
+        let compression = Compression::of(&*blob);
+        let encrypted = self.descriptor.media_type.kind() == Kind::Encrypted;
+        let decoded = matches!(compression, Ok(Compression::Gzip | Compression::Zstd));
+        if encrypted || !decoded {
+            self.views.verdicts().verify(&blob, &Unwatched)?;
+        }
+        if encrypted {
+            let text = format!("layer {} is encrypted", self.descriptor.digest);
+            return Err(Error::unsupported("LAYER_ENCRYPTED", text));
+        }
+        let compression = compression?;
+        self.warn_of_mismatch(compression);
+        if compression == Compression::Plain {
+            self.check_plain(&blob)?;
+            return Ok(Opened::Stored(blob));
+        }
+        let layer = self.views.layers().open(blob)?;
+        self.check_diff_id(layer.diff_id())?;
+        Ok(Opened::Decoded(layer))
+    }
+
+    /// A stored layer that is not compressed is its own DiffID.
+    fn check_plain(&self, blob: &Arc<Blob>) -> Result<(), Error> {
+        let same = |diff_id: &DiffId| diff_id.0.algorithm() == blob.digest().algorithm();
+        match &self.diff_id {
+            None => Ok(()),
+            Some(diff_id) if same(diff_id) => self.check_diff_id(&DiffId(blob.digest().clone())),
+            Some(_) => self.check_diff_id(self.views.layers().open(blob.clone())?.diff_id()),
+        }
+    }
+
+    fn check_diff_id(&self, actual: &DiffId) -> Result<(), Error> {
+        let digest = &self.descriptor.digest;
+        match &self.diff_id {
+            Some(expected) if expected.0.algorithm() != actual.0.algorithm() => {
+                let text = format!("layer {digest}: DiffID {expected} cannot be checked");
+                Err(Error::unsupported("DIFF_ID_ALGORITHM", text))
+            }
+            Some(expected) if expected != actual => {
+                let text = format!(
+                    "layer {digest} has the DiffID {actual}, the image's config says {expected}"
+                );
+                Err(Error::damaged("LAYER_DIFF_ID", text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn warn_of_mismatch(&self, found: Compression) {
+        let Kind::Layer {
+            compression: said, ..
+        } = self.descriptor.media_type.kind()
+        else {
+            return;
+        };
+        let agree = matches!(
+            (said, found),
+            (LayerCompression::None, Compression::Plain)
+                | (LayerCompression::Gzip, Compression::Gzip)
+                | (LayerCompression::Zstd, Compression::Zstd)
+        );
+        if !agree && self.views.first_warning(&self.descriptor.digest) {
+            log::warn!(
+                "MEDIATYPE_MISMATCH: layer {} is {found:?}, its media type is {}",
+                self.descriptor.digest,
+                self.descriptor.media_type
+            );
+        }
+    }
+
+    /// The size as far as it is known without waiting.
+    fn known_size(&self) -> Option<u64> {
+        let digest = &self.descriptor.digest;
+        self.views.known_size(digest).or_else(|| {
+            let size = self.views.layers().find(digest)?.size();
+            self.views.learn_size(digest, size);
+            Some(size)
+        })
+    }
+
+    fn xattrs(&self) -> Xattrs {
+        let fault = self.views.faults().find(&self.subject());
+        Xattrs::of(&self.descriptor)
+            .with_diff_id(self.diff_id.as_ref())
+            .with_fault(fault.as_ref())
+    }
+
+    /// What faults of this layer are noted under: the same blob can be right for one
+    /// image and wrong for another, whose config says something else of it.
+    fn subject(&self) -> String {
+        match &self.diff_id {
+            Some(diff_id) => format!("{} as {diff_id}", self.descriptor.digest),
+            None => self.descriptor.digest.to_string(),
+        }
+    }
+}
+
+impl Node for LayerTar {
+    fn key(&self) -> NodeKey {
+        NodeKey::Content("layer", self.subject())
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Regular
+    }
+
+    fn attr(&self, patience: Patience) -> Result<Attr, Error> {
+        let stat = self.views.layout().stat_blob(&self.descriptor.digest);
+        let mtime = stat.as_ref().ok().map(mtime);
+        let attr = |size, lifetime| Ok(self.views.file_attr(size, mtime, lifetime));
+        if let Some(size) = self.known_size() {
+            return attr(size, Lifetime::Forever);
+        }
+        if stat.is_err() {
+            return attr(self.descriptor.size, Lifetime::None);
+        }
+        if patience == Patience::Never {
+            return attr(0, Lifetime::None);
+        }
+        match self.views.faults().judge(&self.subject(), self.try_open()) {
+            Ok(opened) => {
+                self.views
+                    .learn_size(&self.descriptor.digest, opened.size());
+                attr(opened.size(), Lifetime::Forever)
+            }
+            Err(Error::ShutDown) => Err(Error::ShutDown),
+            Err(_) => attr(self.descriptor.size, Lifetime::None),
+        }
+    }
+
+    fn would_wait(&self) -> bool {
+        let digest = &self.descriptor.digest;
+        let Ok(blob) = self.views.layout().open_blob(digest) else {
+            return false;
+        };
+        if self.views.verdicts().find(&blob).is_none() {
+            return true;
+        }
+        let plain = matches!(Compression::of(&blob), Ok(Compression::Plain));
+        let judged = self.views.layers().find(digest).is_some()
+            || self.views.layers().failure(&blob).is_some();
+        !plain && !judged
+    }
+
+    fn open(&self) -> Result<Arc<dyn OpenFile>, Error> {
+        match self
+            .views
+            .faults()
+            .judge(&self.subject(), self.try_open())?
+        {
+            Opened::Stored(blob) => Ok(Arc::new(OpenBlob(blob))),
+            Opened::Decoded(layer) => Ok(Arc::new(OpenLayer(layer))),
+        }
+    }
+
+    fn xattr_names(&self) -> Vec<String> {
+        self.xattrs().names()
+    }
+
+    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+        self.xattrs().get(name)
+    }
+}
+
+/// A layer that was opened and found right.
+enum Opened {
+    /// The stored bytes are the tar.
+    Stored(Arc<Blob>),
+    /// The tar is decoded from them.
+    Decoded(Arc<Layer>),
+}
+
+impl Opened {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Stored(blob) => blob.size(),
+            Self::Decoded(layer) => layer.size(),
+        }
+    }
+}
+
+/// A decoded layer, open for reading.
+#[derive(Debug)]
+struct OpenLayer(Arc<Layer>);
+
+impl OpenFile for OpenLayer {
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
+        Ok(self.0.read_at(buf, TarOffset(offset))?)
+    }
+}

@@ -1,0 +1,237 @@
+//! The directory levels of ref names: the mount root, `ghcr.io/`, `ghcr.io/org/app:1.2/`.
+//!
+//! A level may be an image and have further levels below at once. Its own children hang
+//! on what it showed when it was looked up; the levels below are those of the present
+//! snapshot.
+
+use std::sync::Arc;
+
+use super::directory::Link;
+use super::place::Place;
+use super::refs::{Here, Level, Target};
+use super::xattr::Xattrs;
+use super::{Patience, Views, control, image, platforms};
+use crate::oci::Descriptor;
+use crate::vfs::attr::{Attr, FileKind, Lifetime};
+use crate::vfs::error::Error;
+use crate::vfs::node::{Caching, Child, InMemory, Name, Node, NodeKey, OpenFile};
+
+/// One directory level of ref names.
+#[derive(Debug)]
+pub(super) struct LevelDir {
+    views: Arc<Views>,
+    path: Vec<Name>,
+    here: Option<Arc<Here>>,
+    epoch: u64,
+}
+
+impl LevelDir {
+    /// The mount root.
+    #[must_use]
+    pub(super) fn root(views: &Arc<Views>) -> Self {
+        Self {
+            views: views.clone(),
+            path: Vec::new(),
+            here: None,
+            epoch: 0,
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place::new(self.path.clone(), self.epoch)
+    }
+
+    /// The child that `level` stands for.
+    fn child(&self, name: &[u8], level: &Level) -> Arc<dyn Node> {
+        let path: Vec<Name> = self.path.iter().cloned().chain([name.to_vec()]).collect();
+        if let Some(Here::Link(target)) = level.here.as_deref() {
+            let place = Place::new(path, level.epoch);
+            return Arc::new(Link::new(
+                &self.views,
+                place,
+                target.clone(),
+                Lifetime::UntilNotice,
+            ));
+        }
+        Arc::new(Self {
+            views: self.views.clone(),
+            path,
+            here: level.here.clone(),
+            epoch: level.epoch,
+        })
+    }
+
+    /// What this level shows of its own, apart from the levels below.
+    fn own_children(&self) -> Vec<Child> {
+        let mut own = match self.here.as_deref() {
+            None | Some(Here::Link(_)) => Vec::new(),
+            Some(Here::Image {
+                target: Target::One(entry),
+                ..
+            }) => match &entry.descriptor {
+                Ok(descriptor) => image::children(&self.views, &self.place(), descriptor),
+                Err(error) => vec![self.malformed(error)],
+            },
+            Some(Here::Image {
+                target: Target::Platforms(entries),
+                ..
+            }) => {
+                let descriptors: Vec<Descriptor> = entries
+                    .iter()
+                    .filter_map(|entry| entry.descriptor.clone().ok())
+                    .collect();
+                platforms::children(&self.views, &self.place(), &descriptors)
+            }
+        };
+        if self.path.is_empty() {
+            own.push(control::directory(&self.views));
+        }
+        own
+    }
+
+    /// The file that says what is wrong with an entry that is no descriptor.
+    fn malformed(&self, error: &crate::oci::Error) -> Child {
+        let node = Malformed {
+            views: self.views.clone(),
+            place: self.place(),
+            error: error.clone().into(),
+        };
+        Child {
+            name: b"manifest.json".to_vec(),
+            node: Arc::new(node),
+        }
+    }
+
+    fn xattrs(&self) -> Xattrs {
+        let Some(Here::Image { name, target }) = self.here.as_deref() else {
+            return Xattrs::default();
+        };
+        match target {
+            Target::One(entry) => match &entry.descriptor {
+                Ok(descriptor) => {
+                    let fault = self.views.faults().find(descriptor.digest.as_str());
+                    Xattrs::of(descriptor)
+                        .with_ref(name.as_deref())
+                        .with_fault(fault.as_ref())
+                }
+                Err(error) => {
+                    let fault = Error::from(error.clone()).fault();
+                    Xattrs::default()
+                        .with_ref(name.as_deref())
+                        .with_fault(fault.as_ref())
+                }
+            },
+            Target::Platforms(_) => Xattrs::default().with_ref(name.as_deref()),
+        }
+    }
+}
+
+impl Node for LevelDir {
+    fn key(&self) -> NodeKey {
+        self.place().key(
+            &self
+                .here
+                .as_ref()
+                .map_or_else(String::new, |here| here.shows()),
+        )
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Directory
+    }
+
+    fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
+        let created = match self.here.as_deref() {
+            Some(Here::Image {
+                target: Target::One(entry),
+                ..
+            }) => entry
+                .descriptor
+                .as_ref()
+                .ok()
+                .and_then(|d| image::created(&self.views, d)),
+            _ => None,
+        };
+        Ok(self.views.image_attr(created))
+    }
+
+    fn name_lifetime(&self) -> Lifetime {
+        Lifetime::UntilNotice
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
+        let snapshot = self.views.snapshot();
+        let mut path = self.path.clone();
+        path.push(name.to_vec());
+        if let Some(level) = snapshot.find(&path) {
+            return Ok(Some(self.child(name, level)));
+        }
+        let own = self
+            .own_children()
+            .into_iter()
+            .find(|child| child.name == name);
+        Ok(own.map(|child| child.node))
+    }
+
+    fn list(&self) -> Result<Vec<Child>, Error> {
+        let mut children = self.own_children();
+        children.retain(|child| child.name != control::NAME);
+        if let Some(level) = self.views.snapshot().find(&self.path) {
+            children.extend(level.below.iter().map(|(name, level)| Child {
+                name: name.clone(),
+                node: self.child(name, level),
+            }));
+        }
+        Ok(children)
+    }
+
+    fn xattr_names(&self) -> Vec<String> {
+        self.xattrs().names()
+    }
+
+    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+        self.xattrs().get(name)
+    }
+}
+
+/// `manifest.json` of an index entry that is malformed: it cannot be opened.
+#[derive(Debug)]
+struct Malformed {
+    views: Arc<Views>,
+    place: Place,
+    error: Error,
+}
+
+impl Node for Malformed {
+    fn key(&self) -> NodeKey {
+        self.place.below(b"manifest.json").key("malformed")
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Regular
+    }
+
+    fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
+        Ok(self.views.file_attr(0, None, Lifetime::None))
+    }
+
+    fn open(&self) -> Result<Arc<dyn OpenFile>, Error> {
+        let subject = String::from_utf8_lossy(&self.place.path().join(&b'/')).into_owned();
+        self.views
+            .faults()
+            .judge(&subject, Err(self.error.clone()))?;
+        Ok(Arc::new(InMemory::new(Arc::new([]), Caching::Direct)))
+    }
+
+    fn xattr_names(&self) -> Vec<String> {
+        Xattrs::default()
+            .with_fault(self.error.fault().as_ref())
+            .names()
+    }
+
+    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+        Xattrs::default()
+            .with_fault(self.error.fault().as_ref())
+            .get(name)
+    }
+}

@@ -1,0 +1,248 @@
+//! The read-only tree, made from a snapshot of the layout.
+//!
+//! ```text
+//! refs ──► level ──► image ──┬─► platforms ──► image …
+//!   │                        ├─► layers ──► (layer room)
+//!   │                        └─► blob
+//!   └────► control (.ocifs)
+//! ```
+//!
+//! [`Views`] holds what all nodes share and the present [`Snapshot`] of names. Nodes of
+//! images and below hang on digests and hold what they need; only the directory levels of
+//! ref names, the root first of all, look at the present snapshot at each request.
+
+mod blob;
+mod control;
+mod directory;
+mod documents;
+mod faults;
+mod image;
+mod layers;
+mod level;
+pub mod names;
+mod place;
+mod platforms;
+mod reachable;
+pub mod refs;
+mod xattr;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::{Mutex, RwLock};
+
+use self::documents::Documents;
+use self::faults::Faults;
+use self::level::LevelDir;
+use self::reachable::Reachable;
+use self::refs::Snapshot;
+use super::attr::{Attr, FileKind, Lifetime, Time};
+use super::node::{Node, NodeKey, Patience};
+use super::{Error, Moved};
+use crate::layer::Layers;
+use crate::oci::{Digest, Platform};
+use crate::store::{Layout, Verdicts, View};
+
+/// How the tree is shown.
+#[derive(Debug, Clone)]
+pub struct ViewsOptions {
+    /// The platform that the top of an image index shows.
+    pub platform: Platform,
+    /// Owner shown instead of the layout directory's.
+    pub uid: Option<u32>,
+    /// Group shown instead of the layout directory's.
+    pub gid: Option<u32>,
+    /// Where the tree is mounted, for `status.json`; none without a mount.
+    pub mountpoint: Option<PathBuf>,
+}
+
+impl Default for ViewsOptions {
+    fn default() -> Self {
+        Self {
+            platform: Platform::host(),
+            uid: None,
+            gid: None,
+            mountpoint: None,
+        }
+    }
+}
+
+/// What all nodes of the read-only tree share.
+#[derive(Debug)]
+pub struct Views {
+    layout: Arc<Layout>,
+    layers: Arc<Layers>,
+    verdicts: Arc<Verdicts>,
+    documents: Documents,
+    faults: Faults,
+    snapshot: RwLock<Arc<Snapshot>>,
+    reachable: Reachable,
+    sizes: Mutex<HashMap<Digest, u64>>,
+    warned: Mutex<HashSet<Digest>>,
+    options: ViewsOptions,
+    owner: (u32, u32),
+    since: SystemTime,
+}
+
+impl Views {
+    /// The tree of `layout`, as its index was seen in `view`.
+    ///
+    /// # Errors
+    /// If the layout directory cannot be looked at any more.
+    pub fn new(
+        layout: Arc<Layout>,
+        view: View,
+        layers: Arc<Layers>,
+        verdicts: Arc<Verdicts>,
+        options: ViewsOptions,
+    ) -> Result<Arc<Self>, Error> {
+        let (uid, gid) = layout.owner()?;
+        let owner = (options.uid.unwrap_or(uid), options.gid.unwrap_or(gid));
+        Ok(Arc::new(Self {
+            documents: Documents::new(layout.clone()),
+            layout,
+            layers,
+            verdicts,
+            faults: Faults::default(),
+            snapshot: RwLock::new(Arc::new(Snapshot::new(Arc::new(view), None))),
+            reachable: Reachable::default(),
+            sizes: Mutex::default(),
+            warned: Mutex::default(),
+            options,
+            owner,
+            since: SystemTime::now(),
+        }))
+    }
+
+    /// The root of the tree.
+    #[must_use]
+    pub fn root(self: &Arc<Self>) -> Arc<dyn Node> {
+        Arc::new(LevelDir::root(self))
+    }
+
+    /// The key of the root, by which [`Moved`] names it.
+    #[must_use]
+    pub fn root_key() -> NodeKey {
+        place::Place::default().key("")
+    }
+
+    /// Shows another view of the index from now on; says which names moved by that.
+    pub fn refresh(&self, view: View) -> Vec<Moved> {
+        let mut present = self.snapshot.write();
+        let next = Arc::new(Snapshot::new(Arc::new(view), Some(&present)));
+        let moved = present.moved(&next);
+        *present = next;
+        moved
+    }
+
+    /// The names as they are now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.read().clone()
+    }
+
+    /// The layout.
+    #[must_use]
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The layers.
+    #[must_use]
+    pub fn layers(&self) -> &Arc<Layers> {
+        &self.layers
+    }
+
+    fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
+    fn documents(&self) -> &Documents {
+        &self.documents
+    }
+
+    fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    fn platform(&self) -> &Platform {
+        &self.options.platform
+    }
+
+    /// Whether opening the stored blob would have to hash it first.
+    fn would_hash(&self, digest: &Digest) -> bool {
+        self.layout
+            .open_blob(digest)
+            .is_ok_and(|blob| self.verdicts.find(&blob).is_none())
+    }
+
+    /// The decoded size of a layer that was learned before. Once the kernel was told a
+    /// size it must never be told that it is not known.
+    fn known_size(&self, digest: &Digest) -> Option<u64> {
+        self.sizes.lock().get(digest).copied()
+    }
+
+    fn learn_size(&self, digest: &Digest, size: u64) {
+        self.sizes.lock().insert(digest.clone(), size);
+    }
+
+    /// Whether nothing was said about this blob's media type yet.
+    fn first_warning(&self, digest: &Digest) -> bool {
+        self.warned.lock().insert(digest.clone())
+    }
+
+    fn file_attr(&self, size: u64, mtime: Option<Time>, lifetime: Lifetime) -> Attr {
+        let (uid, gid) = self.owner;
+        let mtime = mtime.unwrap_or_else(|| self.index_time());
+        Attr {
+            kind: FileKind::Regular,
+            mode: 0o444,
+            size,
+            uid,
+            gid,
+            mtime,
+            lifetime,
+        }
+    }
+
+    fn directory_attr(&self, mtime: Option<Time>, lifetime: Lifetime) -> Attr {
+        let attr = self.file_attr(0, mtime, lifetime);
+        Attr {
+            kind: FileKind::Directory,
+            mode: 0o555,
+            ..attr
+        }
+    }
+
+    /// Attributes of an image directory, or of a level that is none. What shows the
+    /// index's own time changes with the index.
+    fn image_attr(&self, created: Option<Time>) -> Attr {
+        let lifetime = if created.is_some() {
+            Lifetime::Forever
+        } else {
+            Lifetime::UntilNotice
+        };
+        self.directory_attr(created, lifetime)
+    }
+
+    /// When index.json was last written.
+    fn index_time(&self) -> Time {
+        let (seconds, nanoseconds) = self.snapshot.read().view().identity().mtime;
+        Time {
+            seconds,
+            nanoseconds: u32::try_from(nanoseconds).unwrap_or(0),
+        }
+    }
+}
+
+/// The modification time of a stored file.
+fn mtime(metadata: &Metadata) -> Time {
+    Time {
+        seconds: metadata.mtime(),
+        nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
+    }
+}

@@ -1,0 +1,202 @@
+//! The injective map from ref names to paths below the mount root.
+//!
+//! A ref name is cut at `/`, and each component becomes one directory level. Most names
+//! stay as they are; the exceptions keep two things true: no name ever leads out of its
+//! place or hides what the mount itself shows there, and two different names never come
+//! to the same path. The rules are in the contract, section "Names"; here they are
+//! applied in its order:
+//!
+//! 1. control characters and `%` are written as `%XX`, an empty component as `%`;
+//! 2. a component that is [reserved](is_reserved) gets its first byte written so;
+//! 3. what is then too long for a file name, or looks like a shortened one, is
+//!    [shortened](shorten) and closed with a piece of the raw component's digest.
+
+use crate::oci::{Algorithm, Digest};
+use crate::vfs::node::Name;
+
+/// The longest name that the kernel takes for one level, in bytes.
+const MAX_LEN: usize = 255;
+
+/// How much of a long component is kept before `~` and [`HASH_LEN`] digits.
+const KEPT_LEN: usize = MAX_LEN - 1 - HASH_LEN;
+
+/// Hexadecimal digits of the raw component's digest in a shortened name.
+const HASH_LEN: usize = 16;
+
+/// The names that an image directory uses itself.
+const IMAGE_NAMES: [&str; 9] = [
+    "config.json",
+    "export",
+    "files",
+    "index.json",
+    "layers",
+    "manifest.json",
+    "platforms",
+    "referrers",
+    "rootfs",
+];
+
+/// The directory levels under which the ref `name` is shown.
+#[must_use]
+pub fn levels(name: &str) -> Vec<Name> {
+    name.split('/')
+        .enumerate()
+        .map(|(depth, raw)| component(raw, depth))
+        .collect()
+}
+
+/// One component of a ref name as a file name; `depth` 0 is the mount root.
+fn component(raw: &str, depth: usize) -> Name {
+    let reserved = is_reserved(raw, depth);
+    let mut written = Vec::with_capacity(raw.len());
+    for (at, byte) in raw.bytes().enumerate() {
+        if needs_escape(byte) || (reserved && at == 0) {
+            escape(byte, &mut written);
+        } else {
+            written.push(byte);
+        }
+    }
+    if written.is_empty() {
+        written.push(b'%');
+    }
+    if written.len() > MAX_LEN || looks_shortened(&written) {
+        shorten(&mut written, raw);
+    }
+    written
+}
+
+/// Whether the mount, or a program that walks it, takes this name for something else.
+fn is_reserved(raw: &str, depth: usize) -> bool {
+    raw.starts_with('.')
+        || (depth == 0 && raw == "incoming")
+        || is_digest(raw)
+        || (depth > 0 && IMAGE_NAMES.contains(&raw))
+}
+
+/// Whether a component is a whole digest of a registered algorithm. A tag that is a git
+/// hash is none.
+fn is_digest(raw: &str) -> bool {
+    raw.parse::<Digest>().is_ok_and(|digest| {
+        digest.algorithm() != Algorithm::Unknown
+            || (digest.algorithm_name() == "blake3" && digest.encoded().len() == 64)
+    })
+}
+
+/// Whether a byte is written as `%XX` wherever it stands.
+#[must_use]
+pub fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == 0x7F || byte == b'%'
+}
+
+/// Writes one byte as `%XX`.
+pub fn escape(byte: u8, written: &mut Name) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    written.extend([
+        b'%',
+        HEX[usize::from(byte >> 4)],
+        HEX[usize::from(byte & 15)],
+    ]);
+}
+
+/// Whether a written component has the form that [`shorten`] gives.
+fn looks_shortened(written: &[u8]) -> bool {
+    let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    written.len() == MAX_LEN && written[KEPT_LEN] == b'~' && written[KEPT_LEN + 1..].iter().all(hex)
+}
+
+fn shorten(written: &mut Name, raw: &str) {
+    written.truncate(KEPT_LEN);
+    written.push(b'~');
+    written.extend(&Digest::of(raw.as_bytes()).encoded().as_bytes()[..HASH_LEN]);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn path(name: &str) -> String {
+        String::from_utf8_lossy(&levels(name).join(&b'/')).into_owned()
+    }
+
+    #[test]
+    fn table() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let rows = [
+            ("plain", "alpine:3.19", "alpine:3.19"),
+            ("nested", "ghcr.io/org/app:1.2", "ghcr.io/org/app:1.2"),
+            ("two dots", "..", "%2E."),
+            ("one dot", ".", "%2E"),
+            ("hidden", ".ocifs", "%2Eocifs"),
+            ("empty", "", "%"),
+            ("absolute", "/etc/passwd", "%/etc/passwd"),
+            ("climbing", "../../x", "%2E./%2E./x"),
+            ("trailing slash", "a/", "a/%"),
+            ("newline", "a\nb", "a%0Ab"),
+            ("escape sequence", "\u{1b}[2J", "%1B[2J"),
+            ("delete", "a\u{7f}", "a%7F"),
+            ("percent", "100%", "100%25"),
+            ("bidi override stays", "a\u{202e}b", "a\u{202e}b"),
+            ("drop box at the top", "incoming", "%69ncoming"),
+            ("drop box below", "a/incoming", "a/incoming"),
+            ("own name at the top", "layers", "layers"),
+            ("own name below", "a/layers", "a/%6Cayers"),
+            ("own file below", "a/b/config.json", "a/b/%63onfig.json"),
+            ("digest", &digest, &format!("%73{}", &digest[1..])),
+            (
+                "git hash",
+                "0123456789abcdef0123456789abcdef01234567",
+                "0123456789abcdef0123456789abcdef01234567",
+            ),
+        ];
+        for (row, name, expected) in rows {
+            assert_eq!(path(name), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn long_components_are_shortened() {
+        let longest = "x".repeat(255);
+        assert_eq!(path(&longest), longest);
+        let long = "x".repeat(300);
+        let written = path(&long);
+        assert_eq!(written.len(), 255);
+        let hash = Digest::of(long.as_bytes());
+        assert_eq!(
+            written,
+            format!("{}~{}", &long[..238], &hash.encoded()[..16])
+        );
+        // A raw name that looks like a shortened one does not meet it.
+        assert_ne!(path(&written), written);
+        assert_eq!(
+            path(&"é".repeat(200)).len().max(255),
+            path(&"é".repeat(200)).len()
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn different_names_have_different_safe_paths(
+            names in prop::collection::vec("(\\.|/|%|~|a|incoming|layers|[\u{0}-\u{7f}]|é){0,6}", 1..20)
+        ) {
+            let mut seen: HashMap<Vec<Name>, String> = HashMap::new();
+            for name in names {
+                let levels = levels(&name);
+                for level in &levels {
+                    prop_assert!(!level.is_empty() && level.len() <= MAX_LEN);
+                    prop_assert!(level[0] != b'.');
+                    prop_assert!(!level.iter().any(|b| *b == b'/' || *b < 0x20));
+                }
+                prop_assert!(levels[0] != b"incoming");
+                if let Some(other) = seen.insert(levels, name.clone()) {
+                    prop_assert_eq!(other, name);
+                }
+            }
+        }
+    }
+}

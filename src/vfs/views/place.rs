@@ -1,0 +1,70 @@
+//! Where a directory or link of the views stands, and what its inode hangs on.
+
+use crate::vfs::node::{Name, NodeKey};
+
+/// A place below the mount root.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Place {
+    path: Vec<Name>,
+    epoch: u64,
+    /// How many image indexes were gone through to get here.
+    nesting: u64,
+}
+
+impl Place {
+    /// A place that was given its meaning by the snapshot with the number `epoch`.
+    #[must_use]
+    pub(super) fn new(path: Vec<Name>, epoch: u64) -> Self {
+        Self {
+            path,
+            epoch,
+            nesting: 0,
+        }
+    }
+
+    /// The place called `name` in this one.
+    #[must_use]
+    pub(super) fn below(&self, name: &[u8]) -> Self {
+        let mut place = self.clone();
+        place.path.push(name.to_vec());
+        place
+    }
+
+    /// This place, one image index further in.
+    #[must_use]
+    pub(super) fn nested(mut self) -> Self {
+        self.nesting += 1;
+        self
+    }
+
+    /// How many image indexes were gone through to get here.
+    #[must_use]
+    pub(super) fn nesting(&self) -> u64 {
+        self.nesting
+    }
+
+    /// The names on the way from the mount root.
+    #[must_use]
+    pub(super) fn path(&self) -> &[Name] {
+        &self.path
+    }
+
+    /// The key of a directory or link here that shows `shows`.
+    #[must_use]
+    pub(super) fn key(&self, shows: &str) -> NodeKey {
+        NodeKey::Place {
+            path: self.path.join(&b'/'),
+            shows: shows.to_owned(),
+            epoch: self.epoch,
+        }
+    }
+
+    /// A relative path from the directory that holds this place to `target`, a path from
+    /// the mount root.
+    #[must_use]
+    pub(super) fn link_to(&self, target: &str) -> Vec<u8> {
+        let mut link = b"../".repeat(self.path.len().saturating_sub(1));
+        link.extend(target.as_bytes());
+        link
+    }
+}

@@ -1,0 +1,123 @@
+//! `platforms/` of an image index, and the platform that its top shows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Views;
+use super::directory::Directory;
+use super::image::{self, ImageDir};
+use super::place::Place;
+use crate::oci::limits::MAX_INDEX_DEPTH;
+use crate::oci::{Descriptor, Document, DocumentType, platform};
+use crate::vfs::node::{Child, Name};
+
+/// How many hexadecimal digits of a digest make a platform's name unique.
+const HASH_LEN: usize = 12;
+
+/// `platforms/` and what is shown of the default platform, for an index at `place`.
+#[must_use]
+pub(super) fn children(views: &Arc<Views>, place: &Place, entries: &[Descriptor]) -> Vec<Child> {
+    let mut children = Vec::new();
+    if let Some((descriptor, document)) = default(views, entries)
+        && let Some(manifest) = document.manifest()
+    {
+        children.extend(image::manifest_children(
+            views,
+            place,
+            &descriptor,
+            manifest,
+        ));
+    }
+    children.push(directory(views, place, entries));
+    children
+}
+
+fn directory(views: &Arc<Views>, place: &Place, entries: &[Descriptor]) -> Child {
+    let shows: Vec<&str> = entries.iter().map(|entry| entry.digest.as_str()).collect();
+    let shows = shows.join(" ");
+    let entries = entries.to_vec();
+    let place = place.below(b"platforms");
+    Directory::new(views, place, &shows, move |views, place| {
+        Ok(list(views, place, &entries))
+    })
+    .into_child(b"platforms")
+}
+
+fn list(views: &Arc<Views>, place: &Place, entries: &[Descriptor]) -> Vec<Child> {
+    let mut taken = BTreeSet::new();
+    let mut children = Vec::new();
+    for entry in entries {
+        let name = name(entry, &taken);
+        // The very same entry twice is shown once.
+        if taken.insert(name.clone()) {
+            let below = place.below(&name).nested();
+            let node = ImageDir::new(views, below, entry);
+            children.push(Child {
+                name,
+                node: Arc::new(node),
+            });
+        }
+    }
+    children
+}
+
+/// The directory name of an index entry: its platform, with a piece of its digest where
+/// that is none, unknown, or taken.
+fn name(entry: &Descriptor, taken: &BTreeSet<Name>) -> Name {
+    let platform = entry
+        .platform
+        .as_ref()
+        .filter(|platform| !platform.is_unknown());
+    let plain = platform.map(|platform| platform.directory_name().into_bytes());
+    match plain {
+        Some(name) if !taken.contains(&name) => name,
+        other => {
+            let encoded = entry.digest.encoded();
+            let piece = &encoded[..encoded.len().min(HASH_LEN)];
+            let base = match (other, &entry.platform) {
+                (Some(name), _) => name,
+                (None, Some(platform)) => platform.directory_name().into_bytes(),
+                (None, None) => Vec::new(),
+            };
+            let room = crate::vfs::NAME_MAX - 1 - HASH_LEN;
+            let mut name = base[..base.len().min(room)].to_vec();
+            name.push(b'@');
+            name.extend(piece.as_bytes());
+            name
+        }
+    }
+}
+
+/// The manifest that the top of an index shows, searched depth first in order.
+#[must_use]
+pub(super) fn default(
+    views: &Views,
+    entries: &[Descriptor],
+) -> Option<(Descriptor, Arc<Document>)> {
+    let mut candidates = Vec::new();
+    collect(views, entries, 1, &mut candidates);
+    let platforms = candidates
+        .iter()
+        .map(|entry| (entry.platform.as_ref(), entry.is_attestation()));
+    let chosen = platform::choose(views.platform(), platforms)?;
+    let descriptor = candidates.swap_remove(chosen);
+    let document = views.documents().document(&descriptor).ok()??;
+    Some((descriptor, document))
+}
+
+/// All manifests of an index and of those nested in it, in order.
+fn collect(views: &Views, entries: &[Descriptor], depth: u64, found: &mut Vec<Descriptor>) {
+    for entry in entries {
+        match DocumentType::of(&entry.media_type) {
+            Some(document_type) if !document_type.is_index() => found.push(entry.clone()),
+            Some(_) if depth < MAX_INDEX_DEPTH => {
+                if let Ok(Some(document)) = views.documents().document(entry)
+                    && let Some(index) = document.index()
+                {
+                    collect(views, &index.manifests, depth + 1, found);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! Which names the mount root shows for one view of the index.
+//!
+//! A [`Snapshot`] is a tree of [`Level`]s made from the entries of `index.json`: names
+//! are mapped by [`names`], entries of one name are brought together, full names as
+//! containerd writes them go before short ones. It never changes; a new view of the
+//! index gives a new snapshot, and [`Snapshot::moved`] says what a kernel that saw the
+//! old one must forget.
+//!
+//! Invariant: a level's epoch is the number of the snapshot in which what it shows came
+//! to be there. So a path that shows something else, even something it showed before,
+//! has a key of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::names;
+use crate::oci::{Algorithm, index};
+use crate::store::View;
+use crate::vfs::Moved;
+use crate::vfs::node::{Name, NodeKey};
+
+/// The tree of names for one view of the index.
+#[derive(Debug)]
+pub struct Snapshot {
+    view: Arc<View>,
+    root: Level,
+    epoch: u64,
+}
+
+/// One directory level: perhaps an image, perhaps with further levels below.
+#[derive(Debug, Default)]
+pub struct Level {
+    /// What is shown at this very level, beside the levels below.
+    pub here: Option<Arc<Here>>,
+    /// The levels below, by name.
+    pub below: BTreeMap<Name, Level>,
+    /// The snapshot in which this level got its present meaning.
+    pub epoch: u64,
+}
+
+/// What is shown at one level.
+#[derive(Debug)]
+pub enum Here {
+    /// An image, or what else an entry of the index describes.
+    Image {
+        /// The raw ref name; none for an entry that has no name.
+        name: Option<String>,
+        /// Which entry or entries.
+        target: Target,
+    },
+    /// A short name that leads to the full one: the target of a symbolic link.
+    Link(Vec<u8>),
+}
+
+/// The entry or entries of the index behind one name.
+#[derive(Debug)]
+pub enum Target {
+    /// One entry.
+    One(Arc<index::Entry>),
+    /// Several entries for different platforms, shown together as an index would be.
+    Platforms(Vec<Arc<index::Entry>>),
+}
+
+impl Target {
+    /// What is shown, as text: the same text is the same content.
+    #[must_use]
+    pub fn shows(&self) -> String {
+        match self {
+            Self::One(entry) => shows(entry),
+            Self::Platforms(entries) => entries
+                .iter()
+                .map(|entry| shows(entry))
+                .collect::<Vec<_>>()
+                .join(" "),
+        }
+    }
+}
+
+/// The digest of an entry, or for a malformed one what is wrong with it.
+fn shows(entry: &index::Entry) -> String {
+    match &entry.descriptor {
+        Ok(descriptor) => descriptor.digest.to_string(),
+        Err(error) => format!("malformed: {error}"),
+    }
+}
+
+impl Here {
+    /// What is shown, as text: the same text is the same content.
+    #[must_use]
+    pub fn shows(&self) -> String {
+        match self {
+            Self::Image { target, .. } => target.shows(),
+            Self::Link(target) => format!("-> {}", String::from_utf8_lossy(target)),
+        }
+    }
+}
+
+impl Level {
+    /// What the inode number of the directory or link at `path` hangs on.
+    #[must_use]
+    pub fn key(&self, path: &[Name]) -> NodeKey {
+        NodeKey::Place {
+            path: path.join(&b'/'),
+            shows: self
+                .here
+                .as_ref()
+                .map_or_else(String::new, |here| here.shows()),
+            epoch: self.epoch,
+        }
+    }
+
+    fn at(&mut self, path: &[Name]) -> &mut Self {
+        path.iter().fold(self, |level, name| {
+            level.below.entry(name.clone()).or_default()
+        })
+    }
+
+    fn find(&self, path: &[Name]) -> Option<&Self> {
+        path.iter()
+            .try_fold(self, |level, name| level.below.get(name))
+    }
+}
+
+impl Snapshot {
+    /// The names for `view`; `before` is the snapshot that the kernel has seen until now.
+    #[must_use]
+    pub fn new(view: Arc<View>, before: Option<&Self>) -> Self {
+        let mut root = Level::default();
+        let groups = Groups::of(view.entries());
+        groups.place(&mut root);
+        groups.place_links(&mut root);
+        let epoch = before.map_or(1, |before| before.epoch + 1);
+        date(&mut root, before.map(|before| &before.root), epoch);
+        root.epoch = 0;
+        Self { view, root, epoch }
+    }
+
+    /// The view of the index from which this was made.
+    #[must_use]
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// The level at `path`, if there is one.
+    #[must_use]
+    pub fn find(&self, path: &[Name]) -> Option<&Level> {
+        self.root.find(path)
+    }
+
+    /// How many names show an image.
+    #[must_use]
+    pub fn images(&self) -> usize {
+        fn count(level: &Level) -> usize {
+            usize::from(level.here.is_some()) + level.below.values().map(count).sum::<usize>()
+        }
+        count(&self.root)
+    }
+
+    /// The names of this snapshot that mean something else, or nothing, in `after`.
+    #[must_use]
+    pub fn moved(&self, after: &Self) -> Vec<Moved> {
+        let mut moved = Vec::new();
+        compare(&self.root, &after.root, &mut Vec::new(), &mut moved);
+        moved
+    }
+}
+
+/// Gives every level its epoch: that of before where it shows the same, else `epoch`.
+fn date(level: &mut Level, before: Option<&Level>, epoch: u64) {
+    let shows = |level: &Level| level.here.as_ref().map(|here| here.shows());
+    level.epoch = match before {
+        Some(before) if shows(before) == shows(level) => before.epoch,
+        _ => epoch,
+    };
+    for (name, child) in &mut level.below {
+        date(
+            child,
+            before.and_then(|before| before.below.get(name)),
+            epoch,
+        );
+    }
+}
+
+fn compare(old: &Level, new: &Level, path: &mut Vec<Name>, moved: &mut Vec<Moved>) {
+    for (name, was) in &old.below {
+        let is = new.below.get(name);
+        if is.is_none_or(|is| is.epoch != was.epoch) {
+            moved.push(Moved {
+                parent: old.key(path),
+                name: name.clone(),
+            });
+        }
+        let nothing = Level::default();
+        path.push(name.clone());
+        compare(was, is.unwrap_or(&nothing), path, moved);
+        path.pop();
+    }
+}
+
+/// The entries of an index, brought together by the name under which they are shown.
+struct Groups<'a> {
+    entries: &'a [Arc<index::Entry>],
+    named: BTreeMap<&'a str, Vec<Arc<index::Entry>>>,
+}
+
+impl<'a> Groups<'a> {
+    fn of(entries: &'a [Arc<index::Entry>]) -> Self {
+        let mut named: BTreeMap<&str, Vec<Arc<index::Entry>>> = BTreeMap::new();
+        for entry in entries {
+            if let Some(name) = shown_name(entry) {
+                let group = named.entry(name).or_default();
+                // The same content twice under one name is there once.
+                group.retain(|other| shows(other) != shows(entry));
+                group.push(entry.clone());
+            }
+        }
+        Self { entries, named }
+    }
+
+    fn place(&self, root: &mut Level) {
+        let unnamed = self
+            .entries
+            .iter()
+            .filter(|entry| shown_name(entry).is_none());
+        for entry in unnamed {
+            let Ok(descriptor) = &entry.descriptor else {
+                continue;
+            };
+            if descriptor.digest.algorithm() != Algorithm::Unknown {
+                let path = [descriptor.digest.as_str().as_bytes().to_vec()];
+                put(root, &path, None, Target::One(entry.clone()));
+            }
+        }
+        for (name, entries) in &self.named {
+            self.place_name(root, name, entries);
+        }
+    }
+
+    fn place_name(&self, root: &mut Level, name: &str, entries: &[Arc<index::Entry>]) {
+        let Some(last) = entries.last() else { return };
+        if entries.len() > 1 && are_platforms(entries) {
+            let target = Target::Platforms(entries.to_vec());
+            put(root, &names::levels(name), Some(name), target);
+            return;
+        }
+        put(
+            root,
+            &names::levels(name),
+            Some(name),
+            Target::One(last.clone()),
+        );
+        if entries.len() == 1 {
+            return;
+        }
+        log::warn!(
+            "REF_DUPLICATE: {} entries have the ref name {name:?}",
+            entries.len()
+        );
+        for entry in entries {
+            let Ok(descriptor) = &entry.descriptor else {
+                continue;
+            };
+            let exact = format!("{name}@{}", descriptor.digest);
+            if !self.named.contains_key(exact.as_str()) {
+                put(
+                    root,
+                    &names::levels(&exact),
+                    Some(name),
+                    Target::One(entry.clone()),
+                );
+            }
+        }
+    }
+
+    /// Short names of entries that are shown under their full name.
+    fn place_links(&self, root: &mut Level) {
+        let mut holders: BTreeMap<&str, Vec<&Arc<index::Entry>>> = BTreeMap::new();
+        for entry in self.entries {
+            if let Some(short) = &entry.ref_name {
+                holders.entry(short).or_default().push(entry);
+            }
+        }
+        let alone = holders
+            .iter()
+            .filter_map(|(short, entries)| match entries[..] {
+                [entry] => Some((names::levels(short), entry, entry.containerd_name.as_ref()?)),
+                _ => None,
+            });
+        // Deep ones first: a level that others stand below cannot be a link.
+        let mut links: Vec<_> = alone.collect();
+        links.sort_by_key(|(path, ..)| std::cmp::Reverse(path.len()));
+        for (path, entry, full) in links {
+            place_link(root, &path, entry, full);
+        }
+    }
+}
+
+fn place_link(root: &mut Level, path: &[Name], entry: &Arc<index::Entry>, full: &str) {
+    let taken = root.find(path).is_some_and(|level| level.here.is_some());
+    if taken {
+        return;
+    }
+    let level = root.at(path);
+    if level.below.is_empty() {
+        let mut target = b"../".repeat(path.len() - 1);
+        target.extend(names::levels(full).join(&b'/'));
+        level.here = Some(Arc::new(Here::Link(target)));
+    } else {
+        let target = Target::One(entry.clone());
+        level.here = Some(Arc::new(Here::Image {
+            name: Some(full.to_owned()),
+            target,
+        }));
+    }
+}
+
+/// The raw name under which an entry is shown: the full one, where there is one.
+fn shown_name(entry: &index::Entry) -> Option<&str> {
+    entry
+        .containerd_name
+        .as_deref()
+        .or(entry.ref_name.as_deref())
+}
+
+/// Whether every entry has a platform and no two have the same.
+fn are_platforms(entries: &[Arc<index::Entry>]) -> bool {
+    let platform = |entry: &Arc<index::Entry>| {
+        entry.descriptor.as_ref().ok().and_then(|descriptor| {
+            descriptor
+                .platform
+                .as_ref()
+                .map(|platform| platform.directory_name())
+        })
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    entries
+        .iter()
+        .all(|entry| platform(entry).is_some_and(|name| seen.insert(name)))
+}
+
+fn put(root: &mut Level, path: &[Name], name: Option<&str>, target: Target) {
+    let name = name.map(str::to_owned);
+    root.at(path).here = Some(Arc::new(Here::Image { name, target }));
+}
