@@ -1,0 +1,332 @@
+//! Mounting, being mounted, and ending it.
+//!
+//! ```text
+//! Mount::new ──► kernel answers ──► Mount::wait ──► ended from outside, or
+//!                                                  Mount::detach ──► wait_for
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
+use rustix::mount::UnmountFlags;
+
+use super::FuseAdapter;
+use crate::vfs::{Notice, Vfs};
+
+/// How `df` and `mount` call the kind of file system.
+const SUBTYPE: &str = "oci-layout";
+
+/// How much the kernel may read ahead, in KiB. The protocol's offer stops at 128, which
+/// makes a decode of a few MiB start again and again.
+const READ_AHEAD_KB: &str = "1024";
+
+/// Why a mount could not be made or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// There is no FUSE in this kernel, or it is not shown here.
+    #[error(
+        "/dev/fuse is missing: load the module with `modprobe fuse`, or give the container the device"
+    )]
+    NoDevice,
+    /// The device cannot be opened by this user.
+    #[error("no permission to open /dev/fuse: it must be readable and writable for you")]
+    DevicePermission,
+    /// Only root can mount without the helper.
+    #[error("fusermount3 is missing and you are not root: install the package fuse3")]
+    NoHelper,
+    /// `--allow-other` is not permitted to plain users.
+    #[error("--allow-other needs the line `user_allow_other` in /etc/fuse.conf")]
+    AllowOther,
+    /// Somebody uses the mount.
+    #[error("{} is in use; try --force", path.display())]
+    Busy {
+        /// The mount point.
+        path: PathBuf,
+    },
+    /// Nothing is mounted there.
+    #[error("{} is not a mount point", path.display())]
+    NotMounted {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How a file system is mounted.
+#[derive(Debug, Clone, Default)]
+pub struct MountOptions {
+    /// What `mount` and `df` show as the source.
+    pub source: String,
+    /// Whether other users may look at the mount; the kernel then checks modes.
+    pub allow_other: bool,
+    /// Usual mount options such as `noexec` or `suid`, as after `-o`.
+    pub flags: Vec<String>,
+    /// How many threads take requests; 0 for as many as seem good.
+    pub threads: usize,
+}
+
+impl MountOptions {
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        let custom = |text: String| MountOption::CUSTOM(text);
+        config.mount_options = vec![
+            MountOption::FSName(self.source.replace(',', "\\,")),
+            custom(format!("subtype={SUBTYPE}")),
+            MountOption::RO,
+        ];
+        for flag in &self.flags {
+            config.mount_options.extend(option(flag));
+        }
+        config.acl = if self.allow_other {
+            SessionACL::All
+        } else {
+            SessionACL::Owner
+        };
+        if self.allow_other {
+            config.mount_options.push(MountOption::DefaultPermissions);
+        }
+        config.n_threads = Some(match self.threads {
+            0 => {
+                std::thread::available_parallelism()
+                    .map_or(2, usize::from)
+                    .max(2)
+                    * 2
+            }
+            threads => threads,
+        });
+        config.clone_fd = true;
+        config
+    }
+}
+
+/// One word after `-o`; those that are always so are left out.
+fn option(word: &str) -> Option<MountOption> {
+    Some(match word {
+        "ro" | "nosuid" | "nodev" | "" => return None,
+        "suid" => MountOption::Suid,
+        "dev" => MountOption::Dev,
+        "exec" => MountOption::Exec,
+        "noexec" => MountOption::NoExec,
+        "atime" => MountOption::Atime,
+        "noatime" => MountOption::NoAtime,
+        "sync" => MountOption::Sync,
+        "async" => MountOption::Async,
+        "dirsync" => MountOption::DirSync,
+        "default_permissions" => MountOption::DefaultPermissions,
+        other => MountOption::CUSTOM(other.to_owned()),
+    })
+}
+
+/// Tells the kernel what it must forget. Never used by a thread that answers requests.
+#[derive(Debug, Clone)]
+pub struct Notifier(fuser::Notifier);
+
+impl Notifier {
+    /// Makes the kernel look these names up anew.
+    pub fn forget_names(&self, notices: &[Notice]) {
+        use std::os::unix::ffi::OsStrExt;
+        for Notice { parent, name } in notices {
+            let name = std::ffi::OsStr::from_bytes(name);
+            if let Err(error) = self.0.inval_entry(INodeNo(parent.0), name) {
+                log::debug!("change notice for {}: {error}", name.display());
+            }
+        }
+    }
+}
+
+/// A mounted file system.
+#[derive(Debug)]
+pub struct Mount {
+    mountpoint: PathBuf,
+    notifier: Notifier,
+    ended: std::sync::mpsc::Receiver<io::Result<()>>,
+}
+
+impl Mount {
+    /// Mounts `vfs` and returns when the mount answers.
+    ///
+    /// # Errors
+    /// What hinders it, in words that say what to do.
+    pub fn new(
+        vfs: Arc<Vfs>,
+        mountpoint: &Path,
+        options: &MountOptions,
+    ) -> Result<Self, MountError> {
+        check_device()?;
+        let config = options.config();
+        let session = Session::new(FuseAdapter::new(vfs), mountpoint, &config)
+            .map_err(|error| mount_error(mountpoint, error))?;
+        let notifier = Notifier(session.notifier());
+        let (sender, ended) = std::sync::mpsc::channel();
+        let run = move || {
+            // Nobody may be left to hear it.
+            drop(sender.send(session.run()));
+        };
+        let spawned = std::thread::Builder::new()
+            .name("session".into())
+            .spawn(run);
+        spawned.map_err(|source| io_error("serve", mountpoint, source))?;
+        let mount = Self {
+            mountpoint: mountpoint.to_owned(),
+            notifier,
+            ended,
+        };
+        let metadata = std::fs::metadata(mountpoint)
+            .map_err(|source| io_error("look at", mountpoint, source))?;
+        read_ahead(metadata.dev());
+        Ok(mount)
+    }
+
+    /// Tells this mount's kernel about changes.
+    #[must_use]
+    pub fn notifier(&self) -> Notifier {
+        self.notifier.clone()
+    }
+
+    /// Whether the mount has ended by now; waits for it for `patience`.
+    ///
+    /// # Errors
+    /// What ended it, if it was not an unmount.
+    pub fn wait(&self, patience: Duration) -> Option<io::Result<()>> {
+        use std::sync::mpsc::RecvTimeoutError;
+        match self.ended.recv_timeout(patience) {
+            Ok(result) => Some(result),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Ok(())),
+        }
+    }
+
+    /// Takes the mount out of the tree at once; whoever has files open there keeps them
+    /// until the process ends.
+    ///
+    /// # Errors
+    /// As [`unmount`].
+    pub fn detach(&self) -> Result<(), MountError> {
+        match unmount(&self.mountpoint, Unmount::Detach) {
+            Err(MountError::NotMounted { .. }) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// How a mount is taken down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmount {
+    /// Only if nobody uses it.
+    IfUnused,
+    /// Out of the tree at once, whoever uses it.
+    Detach,
+}
+
+/// Unmounts what is mounted at `path`, as root directly, else by `fusermount3`.
+///
+/// # Errors
+/// [`MountError::Busy`] if it is in use, [`MountError::NotMounted`].
+pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
+    let flags = match how {
+        Unmount::IfUnused => UnmountFlags::NOFOLLOW,
+        Unmount::Detach => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
+    };
+    let owned = || path.to_owned();
+    match rustix::mount::unmount(path, flags) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::BUSY) => Err(MountError::Busy { path: owned() }),
+        Err(rustix::io::Errno::INVAL) => Err(MountError::NotMounted { path: owned() }),
+        Err(rustix::io::Errno::PERM) => unmount_by_helper(path, how),
+        Err(errno) => Err(io_error("unmount", path, errno.into())),
+    }
+}
+
+fn unmount_by_helper(path: &Path, how: Unmount) -> Result<(), MountError> {
+    let lazy = (how == Unmount::Detach).then_some("-z");
+    let output = Command::new("fusermount3")
+        .arg("-u")
+        .args(lazy)
+        .arg("--")
+        .arg(path)
+        .stdin(Stdio::null())
+        .output();
+    let output = match output {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::NoHelper),
+        other => other.map_err(|source| io_error("unmount", path, source))?,
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        Ok(())
+    } else if said.contains("busy") {
+        Err(MountError::Busy {
+            path: path.to_owned(),
+        })
+    } else if said.contains("not found") || said.contains("not mounted") {
+        Err(MountError::NotMounted {
+            path: path.to_owned(),
+        })
+    } else {
+        Err(io_error(
+            "unmount",
+            path,
+            io::Error::other(said.trim().to_owned()),
+        ))
+    }
+}
+
+/// Whether `path` is a mount point whose daemon has gone without unmounting.
+#[must_use]
+pub fn is_stale(path: &Path) -> bool {
+    let error = std::fs::metadata(path).err();
+    error.is_some_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+}
+
+/// The faults of the device that `fuser` does not tell apart.
+fn check_device() -> Result<(), MountError> {
+    let opened = File::options().read(true).write(true).open("/dev/fuse");
+    match opened.as_ref().map_err(io::Error::kind) {
+        Err(io::ErrorKind::NotFound) => Err(MountError::NoDevice),
+        Err(io::ErrorKind::PermissionDenied) => Err(MountError::DevicePermission),
+        _ => Ok(()),
+    }
+}
+
+fn mount_error(mountpoint: &Path, error: io::Error) -> MountError {
+    let said = error.to_string();
+    match error.kind() {
+        io::ErrorKind::NotFound if mountpoint.exists() => MountError::NoHelper,
+        io::ErrorKind::PermissionDenied if said.contains("user_allow_other") => {
+            MountError::AllowOther
+        }
+        _ => io_error("mount on", mountpoint, error),
+    }
+}
+
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> MountError {
+    MountError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Lets the kernel read further ahead than the protocol can say, where we may.
+fn read_ahead(device: u64) {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(error) = std::fs::write(&path, READ_AHEAD_KB) {
+        log::debug!("{path}: {error}");
+    }
+}
