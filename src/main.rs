@@ -1,3 +1,16 @@
-//! The `ocifs` command.
+//! The `ocifs` command: presents an OCI image layout as files.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    cli::logging::init(&arguments.global);
+    match cli::run(arguments) {
+        Ok(code) => code,
+        Err(error) => cli::error::report(&error),
+    }
+}

@@ -1,0 +1,88 @@
+//! From what went wrong to a message, a hint and the exit status.
+
+use std::process::ExitCode;
+
+use ocifs::fuse::MountError;
+use ocifs::store::{cache_dir, layout};
+use ocifs::vfs;
+
+/// How the command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Something was found, or was not found.
+    Finding = 1,
+    /// The command makes no sense.
+    Usage = 2,
+    /// Stored data is corrupt.
+    Corrupt = 3,
+    /// The disk, the system or the mount failed.
+    Failure = 4,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// A message of the command line's own, with its exit status.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refusal {
+    pub(crate) status: Status,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    /// A refusal because of the state of the system.
+    pub(crate) fn failure(message: impl Into<String>) -> anyhow::Error {
+        Self {
+            status: Status::Failure,
+            message: message.into(),
+        }
+        .into()
+    }
+}
+
+/// Prints the error with all its causes on one line, and gives the exit status.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    super::output::complain(&format!("{error:#}"));
+    status(error).into()
+}
+
+fn status(error: &anyhow::Error) -> Status {
+    for cause in error.chain() {
+        if let Some(refusal) = cause.downcast_ref::<Refusal>() {
+            return refusal.status;
+        }
+        if let Some(error) = cause.downcast_ref::<vfs::Error>() {
+            return of_vfs(error);
+        }
+        if let Some(error) = cause.downcast_ref::<layout::Error>() {
+            return of_layout(error);
+        }
+        if cause.is::<MountError>() || cause.is::<cache_dir::Error>() {
+            return Status::Failure;
+        }
+    }
+    Status::Failure
+}
+
+fn of_vfs(error: &vfs::Error) -> Status {
+    match error {
+        vfs::Error::NotFound | vfs::Error::BlobMissing(_) | vfs::Error::NoAttribute => {
+            Status::Finding
+        }
+        vfs::Error::Damaged(_) | vfs::Error::Malformed(_) | vfs::Error::Limit(_) => Status::Corrupt,
+        vfs::Error::NotDirectory | vfs::Error::IsDirectory | vfs::Error::Invalid => Status::Usage,
+        _ => Status::Failure,
+    }
+}
+
+fn of_layout(error: &layout::Error) -> Status {
+    match error {
+        layout::Error::Missing { .. } | layout::Error::BlobMissing { .. } => Status::Finding,
+        layout::Error::Io { .. } => Status::Failure,
+        _ => Status::Corrupt,
+    }
+}

@@ -1,0 +1,59 @@
+//! The command line: one file for each subcommand, with its arguments and one function.
+//!
+//! Parsing validates into values of the library; work begins after all of it succeeded.
+//! Results go to standard output, everything else to standard error. What `ls`, `cat` and
+//! `inspect` show comes from the very tree that a mount shows.
+
+pub(crate) mod error;
+pub(crate) mod logging;
+mod mount;
+mod mountpoint;
+mod output;
+mod source;
+mod unmount;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Presents an OCI image layout as files.
+#[derive(Debug, Parser)]
+#[command(name = "ocifs", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every subcommand takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Say more on standard error; twice for every request (OCIFS_LOG goes before this).
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// Say nothing but errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Mount a layout and return when it can be looked at.
+    Mount(Box<mount::Arguments>),
+    /// Take a mount down.
+    #[command(visible_alias = "umount")]
+    Unmount(unmount::Arguments),
+}
+
+/// Runs the command that was given.
+///
+/// # Errors
+/// Whatever hindered it; [`error::report`] makes the message and the exit status.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let global = &arguments.global;
+    match arguments.command {
+        Command::Mount(arguments) => mount::run(*arguments, global),
+        Command::Unmount(arguments) => unmount::run(&arguments),
+    }
+}

@@ -1,0 +1,233 @@
+//! `ocifs mount`: the daemon.
+//!
+//! Without `--foreground` the command starts itself again with it, in a session of its
+//! own, and returns when that one says on its standard output that the mount answers.
+//! Until then the daemon's messages go to the same standard error.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use ocifs::fuse::{Mount, MountOptions};
+use ocifs::store::{View, Watch};
+use ocifs::vfs::views::Views;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::iterator::Signals;
+
+use super::error::Refusal;
+use super::source::{self, Source, SourceOptions};
+use super::{Global, mountpoint, output};
+
+/// What the daemon prints for the command that started it.
+const READY: &str = "ready";
+
+/// Set for a daemon that was started by another `ocifs mount`.
+const DAEMON: &str = "OCIFS_DAEMON";
+
+/// How long a mount that was told to end may go on answering.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Arguments of `ocifs mount`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The layout: a directory.
+    source: PathBuf,
+    /// Where to show it: an empty directory.
+    mountpoint: PathBuf,
+    /// Stay in front until the mount ends.
+    #[arg(short, long)]
+    foreground: bool,
+    /// Accept no writing at all.
+    #[arg(long)]
+    read_only: bool,
+    /// Make an empty layout where the directory is missing.
+    #[arg(long)]
+    create: bool,
+    /// Let other users look at the mount; the kernel then checks permissions by mode.
+    #[arg(long)]
+    allow_other: bool,
+    /// Usual mount options, separated by commas (repeatable).
+    #[arg(short = 'o', value_name = "OPTION", value_delimiter = ',')]
+    options: Vec<String>,
+    /// Append the daemon's messages to this file.
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// How many threads answer requests [default: twice the processors].
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    #[command(flatten)]
+    source_options: SourceOptions,
+}
+
+/// Mounts a layout.
+///
+/// # Errors
+/// What hinders it.
+pub(crate) fn run(mut arguments: Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    if arguments.create {
+        ocifs::store::layout::init(&arguments.source)?;
+    }
+    arguments.allow_other |= arguments
+        .options
+        .iter()
+        .any(|option| option == "allow_other");
+    arguments.options.retain(|option| option != "allow_other");
+    if !arguments.foreground {
+        return start_daemon(&arguments, global);
+    }
+    let mountpoint =
+        mountpoint::check(&arguments.mountpoint, &arguments.source, &arguments.options)?;
+    arguments.options.retain(|option| option != "nonempty");
+    serve(&arguments, mountpoint)
+}
+
+/// Starts the same command in the foreground of its own session, and waits for its word.
+fn start_daemon(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("cannot find the program itself")?;
+    let mut child = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .arg("--foreground")
+        .env(DAEMON, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the daemon")?;
+    let stdout = child.stdout.take().context("the daemon has no output")?;
+    let mut word = String::new();
+    BufReader::new(stdout).read_line(&mut word)?;
+    if word.trim() == READY {
+        if global.verbose > 0 {
+            let (source, mountpoint) = (&arguments.source, &arguments.mountpoint);
+            output::note(&format!(
+                "{} is mounted on {}",
+                source.display(),
+                mountpoint.display()
+            ));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    // It has said on standard error what is wrong.
+    let status = child.wait()?;
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(code) if code != 0 => Ok(ExitCode::from(code)),
+        _ => Err(Refusal::failure(format!(
+            "the daemon ended early: {status}"
+        ))),
+    }
+}
+
+/// Why the daemon stops waiting.
+enum Event {
+    Signal,
+}
+
+fn serve(arguments: &Arguments, mountpoint: PathBuf) -> anyhow::Result<ExitCode> {
+    // Before any thread is there: a signal that comes early must not leave a mount behind.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGXFSZ])?;
+    let source = source::open(
+        &arguments.source,
+        &arguments.source_options,
+        Some(mountpoint.clone()),
+    )?;
+    let options = MountOptions {
+        source: source
+            .layout
+            .path()
+            .canonicalize()?
+            .to_string_lossy()
+            .into_owned(),
+        allow_other: arguments.allow_other,
+        flags: arguments.options.clone(),
+        threads: arguments.threads,
+    };
+    let mount = Mount::new(source.vfs.clone(), &mountpoint, &options)?;
+    let watch = watch(&source, &mount)?;
+    let (sender, events) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if signal != SIGXFSZ && sender.send(Event::Signal).is_err() {
+                    return;
+                }
+            }
+        })?;
+    log::info!(
+        "{} is mounted on {}",
+        arguments.source.display(),
+        mountpoint.display()
+    );
+    announce(arguments)?;
+    let ended = wait(&mount, &events);
+    drop(watch);
+    source.views.layers().shut_down();
+    let result = ended.unwrap_or_else(|| end(&mount));
+    log::info!("{} is unmounted", mountpoint.display());
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Waits until the mount is ended from outside, or a signal comes (`None`).
+fn wait(mount: &Mount, events: &mpsc::Receiver<Event>) -> Option<anyhow::Result<()>> {
+    loop {
+        match events.recv_timeout(Duration::from_millis(100)) {
+            Ok(Event::Signal) => return None,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        if let Some(result) = mount.wait(Duration::ZERO) {
+            return Some(result.context("the mount ended"));
+        }
+    }
+}
+
+/// Takes the mount out of the tree and lets those who have files open finish.
+fn end(mount: &Mount) -> anyhow::Result<()> {
+    mount.detach()?;
+    if mount.wait(END_PATIENCE).is_none() {
+        log::warn!("files are still open in the mount; their readers get errors from now on");
+    }
+    Ok(())
+}
+
+/// Follows changes of the index for as long as the result is kept.
+fn watch(source: &Source, mount: &Mount) -> anyhow::Result<Watch> {
+    let (views, vfs, notifier) = (source.views.clone(), source.vfs.clone(), mount.notifier());
+    let seen = views.snapshot().view().clone();
+    let changed = move |view: View| {
+        let began = Instant::now();
+        let moved = views.refresh(view);
+        let notices = vfs.notices(&moved, &Views::root_key());
+        notifier.forget_names(&notices);
+        let images = views.snapshot().images();
+        log::info!(
+            "the index changed: {images} images now, seen in {:?}",
+            began.elapsed()
+        );
+    };
+    Watch::spawn(Arc::clone(&source.layout), &seen, changed).context("cannot watch the layout")
+}
+
+/// Tells whoever started this that the mount answers, and lets go of the terminal.
+fn announce(arguments: &Arguments) -> anyhow::Result<()> {
+    if std::env::var_os(DAEMON).is_none() {
+        return Ok(());
+    }
+    if let Err(error) = rustix::process::setsid() {
+        log::debug!("no session of its own: {error}");
+    }
+    std::env::set_current_dir("/")?;
+    let messages: OwnedFd = match &arguments.log_file {
+        Some(path) => File::options().create(true).append(true).open(path)?.into(),
+        None => File::options().write(true).open("/dev/null")?.into(),
+    };
+    output::line(READY);
+    rustix::stdio::dup2_stdout(&messages)?;
+    rustix::stdio::dup2_stderr(&messages)?;
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! The layout that a command looks at, opened with the options that all of them share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use ocifs::layer::{Layers, LayersOptions};
+use ocifs::oci::Platform;
+use ocifs::store::{CacheDir, Layout, Verdicts, View, watch};
+use ocifs::vfs::Vfs;
+use ocifs::vfs::views::{Views, ViewsOptions};
+
+/// Options of every command that reads a layout.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SourceOptions {
+    /// The platform that the top of an image index shows: os/arch[/variant].
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Platform>,
+    /// More directories to read blobs from, as ALGORITHM/HEX (repeatable).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) shared_blobs: Vec<PathBuf>,
+    /// Where to keep what is learned about layers [default: ocifs in the user's cache
+    /// directory, for root in /var/cache].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// How much of the disk that may take.
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    pub(crate) cache_size: u64,
+    /// How much memory decoded data may take.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
+    pub(crate) memory: u64,
+    /// When layers are indexed: lazy (at first need), eager, or off (nothing is kept).
+    #[arg(long, value_name = "WHEN", default_value = "lazy")]
+    pub(crate) index: IndexMode,
+    /// Show this user as the owner of everything.
+    #[arg(long, value_name = "UID")]
+    pub(crate) uid: Option<u32>,
+    /// Show this group as the owner of everything.
+    #[arg(long, value_name = "GID")]
+    pub(crate) gid: Option<u32>,
+}
+
+/// When layers are indexed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum IndexMode {
+    /// At first need.
+    Lazy,
+    /// Nothing is kept between runs.
+    Off,
+}
+
+/// Reads a size such as `64MiB`, `2G` or `100000`; the letters count in powers of 1,024.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        unit => return Err(format!("unknown unit {unit:?}: use KiB, MiB, GiB or TiB")),
+    };
+    let number: u64 = digits
+        .trim()
+        .parse()
+        .map_err(|_| "not a number".to_owned())?;
+    number
+        .checked_shl(shift)
+        .filter(|bytes| bytes >> shift == number)
+        .ok_or("too large".into())
+}
+
+/// An opened layout and the tree that shows it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) views: Arc<Views>,
+    pub(crate) vfs: Arc<Vfs>,
+}
+
+/// Opens the layout at `path`; `mountpoint` is where it is going to be mounted, if it is.
+///
+/// # Errors
+/// If it is not a layout, or the cache directory is not safe.
+pub(crate) fn open(
+    path: &Path,
+    options: &SourceOptions,
+    mountpoint: Option<PathBuf>,
+) -> anyhow::Result<Source> {
+    let layout = Layout::open(path, &options.shared_blobs).with_context(|| {
+        format!(
+            "{} is not an OCI image layout that can be read",
+            path.display()
+        )
+    })?;
+    let layout = Arc::new(layout);
+    let view: View = watch::first_view(&layout)?;
+    let cache = cache(options)?;
+    let verdicts = Arc::new(Verdicts::new(cache.as_ref()));
+    let layers = Layers::new(
+        LayersOptions {
+            cache,
+            cache_size: options.cache_size,
+            memory: options.memory,
+            ..LayersOptions::default()
+        },
+        verdicts.clone(),
+    );
+    let views_options = ViewsOptions {
+        platform: options.platform.clone().unwrap_or_else(Platform::host),
+        uid: options.uid,
+        gid: options.gid,
+        mountpoint,
+    };
+    let views = Views::new(
+        layout.clone(),
+        view,
+        Arc::new(layers),
+        verdicts,
+        views_options,
+    )?;
+    let vfs = Arc::new(Vfs::new(views.root(), layout.clone()));
+    Ok(Source { layout, views, vfs })
+}
+
+/// The cache directory: what the user named must be usable; the default one may be
+/// missing.
+fn cache(options: &SourceOptions) -> anyhow::Result<Option<CacheDir>> {
+    if options.index == IndexMode::Off {
+        return Ok(None);
+    }
+    if let Some(path) = &options.cache_dir {
+        return Ok(Some(CacheDir::open(path)?));
+    }
+    let Some(path) = default_cache() else {
+        log::warn!("no home directory, so nothing is kept between runs; see --cache-dir");
+        return Ok(None);
+    };
+    Ok(CacheDir::open(&path)
+        .inspect_err(|error| log::warn!("nothing is kept between runs: {error}"))
+        .ok())
+}
+
+fn default_cache() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some("/var/cache/ocifs".into());
+    }
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(base.join("ocifs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let rows = [
+            ("0", Ok(0)),
+            ("100000", Ok(100_000)),
+            ("64MiB", Ok(64 << 20)),
+            ("2G", Ok(2 << 30)),
+            ("1kb", Ok(1024)),
+            ("16777216TiB", Err(())),
+            ("12XB", Err(())),
+            ("MiB", Err(())),
+            ("-1", Err(())),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(size(text).map_err(|_| ()), expected, "{text}");
+        }
+    }
+}
