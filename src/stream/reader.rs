@@ -61,6 +61,9 @@ impl Stream {
             let step = here.len().min(buf.len() - len);
             buf[len..len + step].copy_from_slice(&here[..step]);
             len += step;
+            if step == here.len() {
+                self.cache.retire(self.key(id));
+            }
         }
         Ok(len)
     }

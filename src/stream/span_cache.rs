@@ -1,5 +1,6 @@
 //! Bounded memory of decoded spans, shared by all streams, and of decoders at rest.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -11,6 +12,10 @@ use crate::stream::span::SpanId;
 /// How much memory decoders at rest may take together, in bytes. A gzip decoder takes a
 /// hundred kilobytes, one of zstd its window, which is 8 MiB in most layers.
 const PARKED: u64 = 32 << 20;
+
+/// How many spans that were read to their end are kept all the same: requests of one
+/// reader overtake each other.
+const RETIRED: usize = 16;
 
 /// How many locks keep readers of one stretch apart. Two stretches that share a lock wait
 /// for each other without need; with so many it hardly happens.
@@ -40,6 +45,7 @@ pub(super) struct Parked {
 pub struct SpanCache {
     spans: Mutex<Budget<SpanKey, Arc<Vec<u8>>>>,
     parked: Mutex<Budget<SpanKey, Parked>>,
+    retired: Mutex<VecDeque<SpanKey>>,
     lanes: Vec<Mutex<()>>,
 }
 
@@ -50,6 +56,7 @@ impl SpanCache {
         Self {
             spans: Mutex::new(Budget::new(memory)),
             parked: Mutex::new(Budget::new(PARKED)),
+            retired: Mutex::default(),
             lanes: std::iter::repeat_with(Mutex::default).take(LANES).collect(),
         }
     }
@@ -67,6 +74,22 @@ impl SpanCache {
     pub(super) fn insert(&self, key: SpanKey, bytes: &Arc<Vec<u8>>) {
         let weight = bytes.len() as u64;
         self.spans.lock().insert(key, Arc::clone(bytes), weight);
+    }
+
+    /// Notes that a span was read to its end, as who reads from start to end does. Such a
+    /// reader, or the page cache before it, has what it wanted, so the span soon makes
+    /// room: reading a whole layer does not fill the memory with it.
+    pub(super) fn retire(&self, key: SpanKey) {
+        let mut retired = self.retired.lock();
+        if retired.contains(&key) {
+            return;
+        }
+        retired.push_back(key);
+        if retired.len() > RETIRED
+            && let Some(oldest) = retired.pop_front()
+        {
+            self.spans.lock().remove(&oldest);
+        }
     }
 
     /// Waits until nobody else decodes from the checkpoint at the span `start`, so that
