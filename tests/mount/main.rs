@@ -1,0 +1,8 @@
+//! Real mounts by the real binary. Where `/dev/fuse` is missing each test says that it
+//! was skipped.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod image;
+mod tools;
