@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::directory::Link;
+use super::directory::{Directory, Link};
 use super::place::Place;
 use super::refs::{Here, Level, Target};
 use super::xattr::Xattrs;
@@ -85,6 +85,7 @@ impl LevelDir {
         };
         if self.path.is_empty() {
             own.push(control::directory(&self.views));
+            own.push(drop_box(&self.views));
         }
         own
     }
@@ -124,6 +125,12 @@ impl LevelDir {
             Target::Platforms(_) => Xattrs::default().with_ref(name.as_deref()),
         }
     }
+}
+
+/// The drop box, which takes nothing yet: its place in the tree is kept.
+fn drop_box(views: &Arc<Views>) -> Child {
+    let place = Place::default().below(b"incoming");
+    Directory::new(views, place, "", |_, _| Ok(Vec::new())).into_child(b"incoming")
 }
 
 impl Node for LevelDir {
