@@ -223,3 +223,78 @@ impl<F: FnMut(View)> Watcher<F> {
         concerned
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    fn index(name: &str) -> String {
+        format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"name":"{name}"}}}}"#)
+    }
+
+    fn watched(dir: &Path) -> Result<(Watch, Receiver<View>), Box<dyn std::error::Error>> {
+        crate::store::layout::init(dir)?;
+        let layout = Arc::new(Layout::open(dir, &[])?);
+        let seen = first_view(&layout)?;
+        let (sender, views) = channel();
+        let watch = Watch::spawn(layout, &seen, move |view| drop(sender.send(view)))?;
+        Ok((watch, views))
+    }
+
+    #[test]
+    fn changes_of_every_kind_are_seen() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let (_watch, views) = watched(dir.path())?;
+        let path = dir.path().join("index.json");
+        let soon = Duration::from_secs(5);
+        std::fs::write(&path, index("in place"))?;
+        assert_eq!(
+            &**views.recv_timeout(soon)?.bytes(),
+            index("in place").as_bytes()
+        );
+        std::fs::write(dir.path().join("new"), index("renamed"))?;
+        std::fs::rename(dir.path().join("new"), &path)?;
+        assert_eq!(
+            &**views.recv_timeout(soon)?.bytes(),
+            index("renamed").as_bytes()
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_not_told() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let (_watch, views) = watched(dir.path())?;
+        let path = dir.path().join("index.json");
+        for torn in ["", "{", r#"{"schemaVersion":2}"#] {
+            std::fs::write(&path, torn)?;
+            assert!(
+                views.recv_timeout(Duration::from_millis(80)).is_err(),
+                "{torn:?}"
+            );
+        }
+        std::fs::remove_file(&path)?;
+        assert!(
+            views.recv_timeout(Duration::from_millis(80)).is_err(),
+            "missing"
+        );
+        std::fs::write(&path, index("whole again"))?;
+        let view = views.recv_timeout(Duration::from_secs(5))?;
+        assert_eq!(&**view.bytes(), index("whole again").as_bytes());
+        Ok(())
+    }
+
+    #[test]
+    fn dropping_the_watch_ends_its_thread() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let (watch, views) = watched(dir.path())?;
+        drop(watch);
+        assert!(views.recv().is_err(), "the callback is gone");
+        Ok(())
+    }
+}

@@ -360,3 +360,6 @@ fn open_error(path: PathBuf, errno: rustix::io::Errno, expected: &'static str) -
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -342,3 +342,6 @@ fn put(root: &mut Level, path: &[Name], name: Option<&str>, target: Target) {
     let name = name.map(str::to_owned);
     root.at(path).here = Some(Arc::new(Here::Image { name, target }));
 }
+
+#[cfg(test)]
+mod tests;

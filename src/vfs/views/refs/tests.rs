@@ -1,0 +1,196 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::oci::Digest;
+use crate::store::Layout;
+
+type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+const REF: &str = "org.opencontainers.image.ref.name";
+const FULL: &str = "io.containerd.image.name";
+
+fn entry(content: &str, annotations: &[(&str, &str)]) -> Value {
+    let annotations: serde_json::Map<_, _> = annotations
+        .iter()
+        .map(|(key, value)| ((*key).into(), json!(value)))
+        .collect();
+    json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": Digest::of(content.as_bytes()).as_str(),
+        "size": content.len(),
+        "annotations": annotations,
+    })
+}
+
+fn on(platform: &str, mut entry: Value) -> Value {
+    entry["platform"] = json!({"os": "linux", "architecture": platform});
+    entry
+}
+
+/// A snapshot of these entries, after `before`.
+fn snapshot(
+    entries: &[Value],
+    before: Option<&Snapshot>,
+) -> Result<Snapshot, Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    crate::store::layout::init(dir.path())?;
+    let index = json!({"schemaVersion": 2, "manifests": entries});
+    std::fs::write(dir.path().join("index.json"), index.to_string())?;
+    let view = Layout::open(dir.path(), &[])?.read_index()?;
+    Ok(Snapshot::new(Arc::new(view), before))
+}
+
+/// Every path that shows something, with what it shows shortened to be readable.
+fn shown(snapshot: &Snapshot) -> Vec<String> {
+    fn walk(level: &Level, path: &str, found: &mut Vec<String>) {
+        match level.here.as_deref() {
+            Some(Here::Link(target)) => {
+                found.push(format!("{path} -> {}", String::from_utf8_lossy(target)));
+            }
+            Some(Here::Image {
+                target: Target::Platforms(of),
+                ..
+            }) => {
+                found.push(format!("{path} ({} platforms)", of.len()));
+            }
+            Some(Here::Image {
+                target: Target::One(_),
+                ..
+            }) => found.push(path.to_owned()),
+            None => {}
+        }
+        for (name, level) in &level.below {
+            let name = String::from_utf8_lossy(name);
+            let below = if path.is_empty() {
+                name.into()
+            } else {
+                format!("{path}/{name}")
+            };
+            walk(level, &below, found);
+        }
+    }
+    let mut found = Vec::new();
+    walk(&snapshot.root, "", &mut found);
+    found
+}
+
+#[test]
+fn names() -> TestResult {
+    let digest = |content: &str| Digest::of(content.as_bytes()).to_string();
+    let exact = |name: &str, content: &str| format!("{name}@{}", digest(content));
+    let rows: &[(&str, Vec<Value>, Vec<String>)] = &[
+        ("nothing", vec![], vec![]),
+        ("one", vec![entry("1", &[(REF, "a:1")])], vec!["a:1".into()]),
+        ("unnamed", vec![entry("1", &[])], vec![digest("1")]),
+        (
+            "a name that is also a prefix",
+            vec![entry("1", &[(REF, "a")]), entry("2", &[(REF, "a/b")])],
+            vec!["a".into(), "a/b".into()],
+        ),
+        (
+            "one name twice",
+            vec![entry("1", &[(REF, "a")]), entry("2", &[(REF, "a")])],
+            vec!["a".into(), exact("a", "2"), exact("a", "1")],
+        ),
+        (
+            "one name twice for the same",
+            vec![entry("1", &[(REF, "a")]), entry("1", &[(REF, "a")])],
+            vec!["a".into()],
+        ),
+        (
+            "one name for two platforms",
+            vec![
+                on("amd64", entry("1", &[(REF, "a")])),
+                on("arm64", entry("2", &[(REF, "a")])),
+            ],
+            vec!["a (2 platforms)".into()],
+        ),
+        (
+            "one name twice for one platform",
+            vec![
+                on("amd64", entry("1", &[(REF, "a")])),
+                on("amd64", entry("2", &[(REF, "a")])),
+            ],
+            vec!["a".into(), exact("a", "2"), exact("a", "1")],
+        ),
+        (
+            "full name",
+            vec![entry(
+                "1",
+                &[(REF, "3.19"), (FULL, "docker.io/library/alpine:3.19")],
+            )],
+            vec![
+                "3.19 -> docker.io/library/alpine:3.19".into(),
+                "docker.io/library/alpine:3.19".into(),
+            ],
+        ),
+        (
+            "full name below the short one",
+            vec![entry("1", &[(REF, "a"), (FULL, "a/b")])],
+            vec!["a".into(), "a/b".into()],
+        ),
+        (
+            "short name of two",
+            vec![
+                entry("1", &[(REF, "latest"), (FULL, "x:latest")]),
+                entry("2", &[(REF, "latest"), (FULL, "y:latest")]),
+            ],
+            vec!["x:latest".into(), "y:latest".into()],
+        ),
+        (
+            "nested short name",
+            vec![entry("1", &[(REF, "p/q"), (FULL, "x")])],
+            vec!["p/q -> ../x".into(), "x".into()],
+        ),
+    ];
+    for (name, entries, expected) in rows {
+        let mut expected = expected.clone();
+        expected.sort();
+        let mut found = shown(&snapshot(entries, None)?);
+        found.sort();
+        assert_eq!(found, expected, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_ref_with_literally_the_exact_name_goes_before() -> TestResult {
+    let literal = format!("a@{}", Digest::of(b"1"));
+    let entries = [
+        entry("1", &[(REF, "a")]),
+        entry("2", &[(REF, "a")]),
+        entry("3", &[(REF, &literal)]),
+    ];
+    let snapshot = snapshot(&entries, None)?;
+    let level = snapshot.find(&[literal.into_bytes()]).ok_or("not there")?;
+    let shows = level.here.as_ref().map(|here| here.shows());
+    assert_eq!(shows, Some(Digest::of(b"3").to_string()));
+    Ok(())
+}
+
+#[test]
+fn what_moved_is_told_and_gets_a_key_of_its_own() -> TestResult {
+    let moved = |old: &Snapshot, new: &Snapshot| -> Vec<String> {
+        let name = |moved: Moved| String::from_utf8_lossy(&moved.name).into_owned();
+        old.moved(new).into_iter().map(name).collect()
+    };
+    let key = |snapshot: &Snapshot| {
+        snapshot
+            .find(&[b"a".to_vec()])
+            .map(|l| l.key(&[b"a".to_vec()]))
+    };
+    let stays = entry("s", &[(REF, "stays")]);
+    let first = snapshot(&[entry("1", &[(REF, "a")]), stays.clone()], None)?;
+    let same = snapshot(&[stays.clone(), entry("1", &[(REF, "a")])], Some(&first))?;
+    assert_eq!(moved(&first, &same), [""; 0], "another order");
+    assert_eq!(key(&first), key(&same));
+    let other = snapshot(&[entry("2", &[(REF, "a")]), stays.clone()], Some(&same))?;
+    assert_eq!(moved(&same, &other), ["a"]);
+    let back = snapshot(&[entry("1", &[(REF, "a")]), stays.clone()], Some(&other))?;
+    assert_eq!(moved(&other, &back), ["a"]);
+    assert_ne!(key(&back), key(&first), "the first key is used up");
+    let gone = snapshot(&[stays], Some(&back))?;
+    assert_eq!(moved(&back, &gone), ["a"]);
+    assert_eq!(moved(&gone, &back), [""; 0], "what is new was not known");
+    Ok(())
+}
