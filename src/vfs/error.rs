@@ -269,3 +269,66 @@ fn of_class(class: stream::ErrorClass, code: &'static str, text: String) -> Erro
         stream::ErrorClass::ShutDown => Error::ShutDown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The row that every variant must have: its errno and how loudly it is logged.
+    fn expected(error: &Error) -> (i32, Level) {
+        match error {
+            Error::NotFound => (libc::ENOENT, Level::Trace),
+            Error::Stale => (libc::ESTALE, Level::Debug),
+            Error::NotDirectory => (libc::ENOTDIR, Level::Debug),
+            Error::IsDirectory => (libc::EISDIR, Level::Debug),
+            Error::Invalid => (libc::EINVAL, Level::Debug),
+            Error::ReadOnly => (libc::EROFS, Level::Debug),
+            Error::NoData => (libc::ENXIO, Level::Trace),
+            Error::NoAttribute => (libc::ENODATA, Level::Trace),
+            Error::BlobMissing(_) => (libc::ENODATA, Level::Warn),
+            Error::Damaged(_) => (libc::EBADMSG, Level::Error),
+            Error::Malformed(_) => (libc::EUCLEAN, Level::Error),
+            Error::Unsupported(_) => (libc::EOPNOTSUPP, Level::Warn),
+            Error::Limit(_) => (libc::EFBIG, Level::Error),
+            Error::ShutDown => (libc::EIO, Level::Debug),
+            Error::Io { errno, .. } => (errno.unwrap_or(libc::EIO), Level::Error),
+        }
+    }
+
+    #[test]
+    fn errno_and_level_of_every_meaning() {
+        let fault = || Arc::new(Fault { code: "CODE", text: "text".into() });
+        let io = |errno| Error::Io { errno, text: "text".into() };
+        let all = [
+            Error::NotFound,
+            Error::Stale,
+            Error::NotDirectory,
+            Error::IsDirectory,
+            Error::Invalid,
+            Error::ReadOnly,
+            Error::NoData,
+            Error::NoAttribute,
+            Error::BlobMissing(fault()),
+            Error::Damaged(fault()),
+            Error::Malformed(fault()),
+            Error::Unsupported(fault()),
+            Error::Limit(fault()),
+            Error::ShutDown,
+            io(None),
+            io(Some(libc::ENOSPC)),
+        ];
+        for error in all {
+            assert_eq!((error.errno(), error.level()), expected(&error), "{error:?}");
+            assert_ne!(error.errno(), libc::ENOSYS, "the kernel would never ask again");
+        }
+    }
+
+    #[test]
+    fn causes_are_told_in_one_line() {
+        let digest = crate::oci::Digest::of(b"x");
+        let source = io::Error::from_raw_os_error(libc::EACCES);
+        let error = Error::from(verify::Error::Read { digest, source });
+        assert_eq!(error.errno(), libc::EACCES);
+        assert!(error.to_string().contains(": Permission denied"), "{error}");
+    }
+}

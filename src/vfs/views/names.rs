@@ -7,9 +7,9 @@
 //! applied in its order:
 //!
 //! 1. control characters and `%` are written as `%XX`, an empty component as `%`;
-//! 2. a component that is [reserved](is_reserved) gets its first byte written so;
+//! 2. a component that is reserved gets its first byte written so;
 //! 3. what is then too long for a file name, or looks like a shortened one, is
-//!    [shortened](shorten) and closed with a piece of the raw component's digest.
+//!    shortened and closed with a piece of the raw component's digest.
 
 use crate::oci::{Algorithm, Digest};
 use crate::vfs::node::Name;
