@@ -1,7 +1,7 @@
 //! `ocifs mount`: the daemon.
 //!
-//! Without `--foreground` the command starts itself again with it, in a session of its
-//! own, and returns when that one says on its standard output that the mount answers.
+//! Without `--foreground` the command starts itself again, in a session of its own, and
+//! returns when that one says on its standard output that the mount answers.
 //! Until then the daemon's messages go to the same standard error.
 
 use std::fs::File;
@@ -22,13 +22,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::error::Refusal;
-use super::source::{self, Source, SourceOptions};
+use super::source::{self, IndexMode, Source, SourceOptions};
 use super::{Global, mountpoint, output};
 
 /// What the daemon prints for the command that started it.
 const READY: &str = "ready";
 
-/// Set for a daemon that was started by another `ocifs mount`.
+/// Set for a daemon that was started by another `ocifs mount`: it stays in front, and
+/// lets go of the terminal once it has said its word.
 const DAEMON: &str = "OCIFS_DAEMON";
 
 /// How long a mount that was told to end may go on answering.
@@ -79,7 +80,7 @@ pub(crate) fn run(mut arguments: Arguments, global: &Global) -> anyhow::Result<E
         .iter()
         .any(|option| option == "allow_other");
     arguments.options.retain(|option| option != "allow_other");
-    if !arguments.foreground {
+    if !arguments.foreground && std::env::var_os(DAEMON).is_none() {
         return start_daemon(&arguments, global);
     }
     let mountpoint =
@@ -93,7 +94,6 @@ fn start_daemon(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCo
     let program = std::env::current_exe().context("cannot find the program itself")?;
     let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))
-        .arg("--foreground")
         .env(DAEMON, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -165,6 +165,13 @@ fn serve(arguments: &Arguments, mountpoint: PathBuf) -> anyhow::Result<ExitCode>
         mountpoint.display()
     );
     announce(arguments)?;
+    if arguments.source_options.index == IndexMode::Eager {
+        let views = source.views.clone();
+        let index = move || views.index_all();
+        std::thread::Builder::new()
+            .name("eager".into())
+            .spawn(index)?;
+    }
     let ended = wait(&mount, &events);
     drop(watch);
     source.views.layers().shut_down();

@@ -46,6 +46,8 @@ pub(crate) struct SourceOptions {
 pub(crate) enum IndexMode {
     /// At first need.
     Lazy,
+    /// All of them, beginning at once.
+    Eager,
     /// Nothing is kept between runs.
     Off,
 }

@@ -297,8 +297,16 @@ mod tests {
 
     #[test]
     fn errno_and_level_of_every_meaning() {
-        let fault = || Arc::new(Fault { code: "CODE", text: "text".into() });
-        let io = |errno| Error::Io { errno, text: "text".into() };
+        let fault = || {
+            Arc::new(Fault {
+                code: "CODE",
+                text: "text".into(),
+            })
+        };
+        let io = |errno| Error::Io {
+            errno,
+            text: "text".into(),
+        };
         let all = [
             Error::NotFound,
             Error::Stale,
@@ -318,14 +326,22 @@ mod tests {
             io(Some(libc::ENOSPC)),
         ];
         for error in all {
-            assert_eq!((error.errno(), error.level()), expected(&error), "{error:?}");
-            assert_ne!(error.errno(), libc::ENOSYS, "the kernel would never ask again");
+            assert_eq!(
+                (error.errno(), error.level()),
+                expected(&error),
+                "{error:?}"
+            );
+            assert_ne!(
+                error.errno(),
+                libc::ENOSYS,
+                "the kernel would never ask again"
+            );
         }
     }
 
     #[test]
     fn causes_are_told_in_one_line() {
-        let digest = crate::oci::Digest::of(b"x");
+        let digest = oci::Digest::of(b"x");
         let source = io::Error::from_raw_os_error(libc::EACCES);
         let error = Error::from(verify::Error::Read { digest, source });
         assert_eq!(error.errno(), libc::EACCES);

@@ -40,9 +40,12 @@ fn what_init_makes_can_be_opened_and_is_left_alone() -> TestResult {
     Ok(())
 }
 
+/// Name, text of the file, and what the error must be.
+type VersionRow = (&'static str, &'static str, fn(&Error) -> bool);
+
 #[test]
 fn the_version_file_decides() -> TestResult {
-    let rows: &[(&str, &str, fn(&Error) -> bool)] = &[
+    let rows: [VersionRow; 5] = [
         (
             "other version",
             r#"{"imageLayoutVersion":"2.0.0"}"#,
@@ -63,10 +66,7 @@ fn the_version_file_decides() -> TestResult {
     }
     fs::write(&path, r#"{"imageLayoutVersion":"1.0.0","more":[1]}"#)?;
     open(&dir)?;
-    File::options()
-        .write(true)
-        .open(&path)?
-        .set_len(1 << 30)?;
+    File::options().write(true).open(&path)?.set_len(1 << 30)?;
     assert!(matches!(
         open(&dir),
         Err(Error::Content {

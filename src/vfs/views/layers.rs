@@ -142,6 +142,23 @@ fn raw_file(views: &Arc<Views>, number: &str, descriptor: &Descriptor) -> Child 
     }
 }
 
+/// Makes the first pass over every layer that the index leads to, one after the other;
+/// ends early when the layers are shut down. What is wrong with one is noted where
+/// opening it would note it.
+pub(super) fn index_all(views: &Arc<Views>) {
+    let reachable = views.reachable.get(views);
+    for descriptor in reachable.values() {
+        let Ok(children) = list(views, &Place::default(), descriptor) else {
+            continue;
+        };
+        for child in children {
+            if child.node.would_wait() && matches!(child.node.open(), Err(Error::ShutDown)) {
+                return;
+            }
+        }
+    }
+}
+
 /// A layer as an uncompressed tar.
 #[derive(Debug)]
 struct LayerTar {

@@ -145,6 +145,12 @@ impl Views {
         self.snapshot.read().clone()
     }
 
+    /// Reads every layer once, so that nobody has to wait for it later. Takes as long as
+    /// that takes.
+    pub fn index_all(self: &Arc<Self>) {
+        layers::index_all(self);
+    }
+
     /// The layout.
     #[must_use]
     pub fn layout(&self) -> &Arc<Layout> {
