@@ -3,16 +3,21 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::Views;
 use super::documents::open_sized;
 use super::xattr::Xattrs;
 use crate::oci::limits::MAX_DOCUMENT_SIZE;
 use crate::oci::{Descriptor, Digest};
 use crate::store::progress::Unwatched;
-use crate::store::{Blob, ReadAt};
+use crate::store::{Blob, Identity, ReadAt};
 use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
 use crate::vfs::error::Error;
 use crate::vfs::node::{Caching, InMemory, Node, NodeKey, OpenFile, Patience};
+
+/// How often a read is tried of a file that keeps changing.
+const READ_ATTEMPTS: usize = 3;
 
 /// A blob that a descriptor names, shown in an image directory: a manifest, an index, a
 /// config, or the raw layer of an artifact.
@@ -56,7 +61,7 @@ impl DescribedBlob {
         }
         let blob = open_sized(self.views.layout(), &self.descriptor)?;
         self.views.verdicts().verify(&blob, &Unwatched)?;
-        Ok(Arc::new(OpenBlob(Arc::new(blob))))
+        Ok(Arc::new(OpenBlob::new(&self.views, blob)))
     }
 }
 
@@ -140,7 +145,7 @@ impl StoredBlob {
     fn try_open(&self) -> Result<Arc<dyn OpenFile>, Error> {
         let blob = self.views.layout().open_blob(&self.digest)?;
         self.views.verdicts().verify(&blob, &Unwatched)?;
-        Ok(Arc::new(OpenBlob(Arc::new(blob))))
+        Ok(Arc::new(OpenBlob::new(&self.views, blob)))
     }
 
     fn xattrs(&self) -> Xattrs {
@@ -192,24 +197,59 @@ impl Node for StoredBlob {
 }
 
 /// A verified blob, open for reading as it is stored.
+///
+/// What is read through here is cached under the digest for ever, so each read makes sure
+/// that the file is still as it was verified. One that was renamed, linked or removed
+/// meanwhile has changed as well, but not its bytes: it is verified again.
 #[derive(Debug)]
-pub(super) struct OpenBlob(pub Arc<Blob>);
+pub(super) struct OpenBlob {
+    views: Arc<Views>,
+    blob: Blob,
+    verified: Mutex<Identity>,
+}
+
+impl OpenBlob {
+    /// Opens a blob that was verified.
+    pub(super) fn new(views: &Arc<Views>, blob: Blob) -> Self {
+        let verified = Mutex::new(*blob.identity());
+        Self {
+            views: views.clone(),
+            blob,
+            verified,
+        }
+    }
+
+    fn present(&self) -> Result<Identity, Error> {
+        Ok(Identity::from(&self.blob.file().metadata()?))
+    }
+
+    fn verify_again(&self) -> Result<(), Error> {
+        let fresh = Blob::new(self.blob.digest().clone(), self.blob.file().try_clone()?)?;
+        self.views.verdicts().verify(&fresh, &Unwatched)?;
+        *self.verified.lock() = *fresh.identity();
+        Ok(())
+    }
+}
 
 impl OpenFile for OpenBlob {
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
-        let len = self.0.read_at(buf, offset)?;
-        // What was read is cached under the digest for ever, so it must still be that file.
-        if self.0.is_unchanged()? {
-            return Ok(len);
+        for _ in 0..READ_ATTEMPTS {
+            if self.present()? != *self.verified.lock() {
+                self.verify_again()?;
+            }
+            let len = self.blob.read_at(buf, offset)?;
+            if self.present()? == *self.verified.lock() {
+                return Ok(len);
+            }
         }
-        let digest = self.0.digest();
+        let digest = self.blob.digest();
         Err(Error::damaged(
             "BLOB_CHANGED",
-            format!("blob {digest} changed while it was open"),
+            format!("blob {digest} is being written to"),
         ))
     }
 
     fn backing(&self) -> Option<&File> {
-        Some(self.0.file())
+        Some(self.blob.file())
     }
 }

@@ -172,8 +172,8 @@ impl LayerTar {
     /// Opens the layer; waits for its first pass. The order of the checks is that of
     /// precedence of their errors.
     fn try_open(&self) -> Result<Opened, Error> {
-        let blob = Arc::new(open_sized(self.views.layout(), &self.descriptor)?);
-        let compression = Compression::of(&*blob);
+        let blob = open_sized(self.views.layout(), &self.descriptor)?;
+        let compression = Compression::of(&blob);
         let encrypted = self.descriptor.media_type.kind() == Kind::Encrypted;
         let decoded = matches!(compression, Ok(Compression::Gzip | Compression::Zstd));
         if encrypted || !decoded {
@@ -189,18 +189,22 @@ impl LayerTar {
             self.check_plain(&blob)?;
             return Ok(Opened::Stored(blob));
         }
-        let layer = self.views.layers().open(blob)?;
+        let layer = self.views.layers().open(Arc::new(blob))?;
         self.check_diff_id(layer.diff_id())?;
         Ok(Opened::Decoded(layer))
     }
 
     /// A stored layer that is not compressed is its own DiffID.
-    fn check_plain(&self, blob: &Arc<Blob>) -> Result<(), Error> {
+    fn check_plain(&self, blob: &Blob) -> Result<(), Error> {
         let same = |diff_id: &DiffId| diff_id.0.algorithm() == blob.digest().algorithm();
         match &self.diff_id {
             None => Ok(()),
             Some(diff_id) if same(diff_id) => self.check_diff_id(&DiffId(blob.digest().clone())),
-            Some(_) => self.check_diff_id(self.views.layers().open(blob.clone())?.diff_id()),
+            Some(_) => {
+                let blob = open_sized(self.views.layout(), &self.descriptor)?;
+                let layer = self.views.layers().open(Arc::new(blob))?;
+                self.check_diff_id(layer.diff_id())
+            }
         }
     }
 
@@ -323,7 +327,7 @@ impl Node for LayerTar {
             .faults()
             .judge(&self.subject(), self.try_open())?
         {
-            Opened::Stored(blob) => Ok(Arc::new(OpenBlob(blob))),
+            Opened::Stored(blob) => Ok(Arc::new(OpenBlob::new(&self.views, blob))),
             Opened::Decoded(layer) => Ok(Arc::new(OpenLayer(layer))),
         }
     }
@@ -340,7 +344,7 @@ impl Node for LayerTar {
 /// A layer that was opened and found right.
 enum Opened {
     /// The stored bytes are the tar.
-    Stored(Arc<Blob>),
+    Stored(Blob),
     /// The tar is decoded from them.
     Decoded(Arc<Layer>),
 }
