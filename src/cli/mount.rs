@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     /// Append the daemon's messages to this file.
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
-    /// How many threads answer requests [default: twice the processors].
+    /// How many threads answer requests [default: twice the processors, 8 at least].
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
     #[command(flatten)]

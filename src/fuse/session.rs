@@ -22,6 +22,10 @@ use crate::vfs::{Notice, Vfs};
 /// How `df` and `mount` call the kind of file system.
 const SUBTYPE: &str = "oci-layout";
 
+/// The fewest threads that take requests, unless the user says otherwise. A read may have
+/// to decode a few MiB first; who asks for something else must not wait for that.
+const MIN_THREADS: usize = 8;
+
 /// How much the kernel may read ahead, in KiB. The protocol's offer stops at 128, which
 /// makes a decode of a few MiB start again and again.
 const READ_AHEAD_KB: &str = "1024";
@@ -104,8 +108,8 @@ impl MountOptions {
         config.n_threads = Some(match self.threads {
             0 => {
                 std::thread::available_parallelism()
-                    .map_or(2, usize::from)
-                    .max(2)
+                    .map_or(1, usize::from)
+                    .max(MIN_THREADS / 2)
                     * 2
             }
             threads => threads,
