@@ -6,8 +6,8 @@ use ocifs::fuse::MountError;
 use ocifs::store::{cache_dir, layout};
 use ocifs::vfs;
 
-/// How the command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the command ended; of several findings the greatest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Status {
     /// Something was found, or was not found.
     Finding = 1,
@@ -44,9 +44,15 @@ impl Refusal {
     }
 }
 
-/// Prints the error with all its causes on one line, and gives the exit status.
+/// Prints the error with all its causes and the code of its fault on one line, and gives
+/// the exit status.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    super::output::complain(&format!("{error:#}"));
+    let fault = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<vfs::Error>())
+        .find_map(vfs::Error::fault);
+    let code = fault.map_or_else(String::new, |fault| format!(" [{}]", fault.code));
+    super::output::complain(&format!("{error:#}{code}"));
     status(error).into()
 }
 
@@ -68,11 +74,13 @@ fn status(error: &anyhow::Error) -> Status {
     Status::Failure
 }
 
-fn of_vfs(error: &vfs::Error) -> Status {
+/// The exit status of what a node answered.
+pub(crate) fn of_vfs(error: &vfs::Error) -> Status {
     match error {
-        vfs::Error::NotFound | vfs::Error::BlobMissing(_) | vfs::Error::NoAttribute => {
-            Status::Finding
-        }
+        vfs::Error::NotFound
+        | vfs::Error::BlobMissing(_)
+        | vfs::Error::Unsupported(_)
+        | vfs::Error::NoAttribute => Status::Finding,
         vfs::Error::Damaged(_) | vfs::Error::Malformed(_) | vfs::Error::Limit(_) => Status::Corrupt,
         vfs::Error::NotDirectory | vfs::Error::IsDirectory | vfs::Error::Invalid => Status::Usage,
         _ => Status::Failure,

@@ -4,12 +4,22 @@
 //! Results go to standard output, everything else to standard error. What `ls`, `cat` and
 //! `inspect` show comes from the very tree that a mount shows.
 
+mod cat;
+//D mod daemon;
+//D mod demo;
 pub(crate) mod error;
+mod format;
+//D mod inspect;
 pub(crate) mod logging;
+mod ls;
 mod mount;
 mod mountpoint;
 mod output;
+mod progress;
+//D mod sample;
 mod source;
+//D mod status;
+mod tree;
 mod unmount;
 
 use std::process::ExitCode;
@@ -44,6 +54,16 @@ enum Command {
     /// Take a mount down.
     #[command(visible_alias = "umount")]
     Unmount(unmount::Arguments),
+    /// List what a mount would show, without mounting.
+    Ls(ls::Arguments),
+    /// Print a file that a mount would show, without mounting.
+    Cat(cat::Arguments),
+    //D     /// Describe a layout or one of its images.
+    //D     Inspect(inspect::Arguments),
+    //D     /// Say what is mounted and how it fares.
+    //D     Status(status::Arguments),
+    //D     /// Build a sample layout, mount it and show a short tour.
+    //D     Demo(demo::Arguments),
 }
 
 /// Runs the command that was given.
@@ -55,5 +75,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Mount(arguments) => mount::run(*arguments, global),
         Command::Unmount(arguments) => unmount::run(&arguments),
+        Command::Ls(arguments) => ls::run(&arguments),
+        Command::Cat(arguments) => cat::run(&arguments),
+        //D         Command::Inspect(arguments) => inspect::run(&arguments),
+        //D         Command::Status(arguments) => status::run(&arguments),
+        //D         Command::Demo(arguments) => demo::run(&arguments),
     }
 }

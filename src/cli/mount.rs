@@ -23,7 +23,7 @@ use signal_hook::iterator::Signals;
 
 use super::error::Refusal;
 use super::source::{self, IndexMode, Source, SourceOptions};
-use super::{Global, mountpoint, output};
+use super::{Global, logging, mountpoint, output};
 
 /// What the daemon prints for the command that started it.
 const READY: &str = "ready";
@@ -148,6 +148,7 @@ fn serve(arguments: &Arguments, mountpoint: PathBuf) -> anyhow::Result<ExitCode>
         threads: arguments.threads,
     };
     let mount = Mount::new(source.vfs.clone(), &mountpoint, &options)?;
+    logging::become_daemon();
     let watch = watch(&source, &mount)?;
     let (sender, events) = mpsc::channel();
     std::thread::Builder::new()
@@ -233,7 +234,7 @@ fn announce(arguments: &Arguments) -> anyhow::Result<()> {
         Some(path) => File::options().create(true).append(true).open(path)?.into(),
         None => File::options().write(true).open("/dev/null")?.into(),
     };
-    output::line(READY);
+    output::line(READY)?;
     rustix::stdio::dup2_stdout(&messages)?;
     rustix::stdio::dup2_stderr(&messages)?;
     Ok(())

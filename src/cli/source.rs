@@ -13,6 +13,7 @@ use ocifs::vfs::views::{Views, ViewsOptions};
 
 /// Options of every command that reads a layout.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "How the layout is read")]
 pub(crate) struct SourceOptions {
     /// The platform that the top of an image index shows: os/arch[/variant].
     #[arg(long, value_name = "OS/ARCH")]
