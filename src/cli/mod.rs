@@ -5,8 +5,8 @@
 //! `inspect` show comes from the very tree that a mount shows.
 
 mod cat;
-//D mod daemon;
-//D mod demo;
+mod daemon;
+mod demo;
 pub(crate) mod error;
 mod format;
 //D mod inspect;
@@ -16,9 +16,9 @@ mod mount;
 mod mountpoint;
 mod output;
 mod progress;
-//D mod sample;
+mod sample;
 mod source;
-//D mod status;
+mod status;
 mod tree;
 mod unmount;
 
@@ -60,10 +60,10 @@ enum Command {
     Cat(cat::Arguments),
     //D     /// Describe a layout or one of its images.
     //D     Inspect(inspect::Arguments),
-    //D     /// Say what is mounted and how it fares.
-    //D     Status(status::Arguments),
-    //D     /// Build a sample layout, mount it and show a short tour.
-    //D     Demo(demo::Arguments),
+    /// Say what is mounted and how it fares.
+    Status(status::Arguments),
+    /// Build a sample layout, mount it and show a short tour.
+    Demo(demo::Arguments),
 }
 
 /// Runs the command that was given.
@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ls(arguments) => ls::run(&arguments),
         Command::Cat(arguments) => cat::run(&arguments),
         //D         Command::Inspect(arguments) => inspect::run(&arguments),
-        //D         Command::Status(arguments) => status::run(&arguments),
-        //D         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
     }
 }
