@@ -34,6 +34,24 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    /// A refusal because of how the command was called.
+    pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+        Self {
+            status: Status::Usage,
+            message: message.into(),
+        }
+        .into()
+    }
+
+    /// A refusal because something is not there.
+    pub(crate) fn not_found(message: impl Into<String>) -> anyhow::Error {
+        Self {
+            status: Status::Finding,
+            message: message.into(),
+        }
+        .into()
+    }
+
     /// A refusal because of the state of the system.
     pub(crate) fn failure(message: impl Into<String>) -> anyhow::Error {
         Self {

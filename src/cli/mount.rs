@@ -6,8 +6,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -80,16 +79,22 @@ pub(crate) fn run(mut arguments: Arguments, global: &Global) -> anyhow::Result<E
         .iter()
         .any(|option| option == "allow_other");
     arguments.options.retain(|option| option != "allow_other");
-    if !arguments.foreground && std::env::var_os(DAEMON).is_none() {
+    if !arguments.foreground && !is_daemon() {
         return start_daemon(&arguments, global);
     }
+    arguments.source = source::locate(&arguments.source)?;
     let mountpoint =
         mountpoint::check(&arguments.mountpoint, &arguments.source, &arguments.options)?;
     arguments.options.retain(|option| option != "nonempty");
     serve(&arguments, mountpoint)
 }
 
-/// Starts the same command in the foreground of its own session, and waits for its word.
+/// Whether another `ocifs mount` started this one.
+fn is_daemon() -> bool {
+    std::env::var_os(DAEMON).is_some()
+}
+
+/// Starts the same command in a session of its own, and waits for its word.
 fn start_daemon(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("cannot find the program itself")?;
     let mut child = Command::new(program)
@@ -130,26 +135,48 @@ enum Event {
 
 fn serve(arguments: &Arguments, mountpoint: PathBuf) -> anyhow::Result<ExitCode> {
     // Before any thread is there: a signal that comes early must not leave a mount behind.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGXFSZ])?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGXFSZ])?;
+    let messages = messages(arguments.log_file.as_deref())?;
     let source = source::open(
         &arguments.source,
         &arguments.source_options,
         Some(mountpoint.clone()),
     )?;
     let options = MountOptions {
-        source: source
-            .layout
-            .path()
-            .canonicalize()?
-            .to_string_lossy()
-            .into_owned(),
+        source: arguments.source.to_string_lossy().into_owned(),
         allow_other: arguments.allow_other,
         flags: arguments.options.clone(),
         threads: arguments.threads,
     };
     let mount = Mount::new(source.vfs.clone(), &mountpoint, &options)?;
+    // From here on there is a mount, which whatever goes wrong must not leave behind.
+    let ended = attend(arguments, &source, &mount, signals, &messages);
+    source.views.layers().shut_down();
+    let result = match ended {
+        Ok(Ended::FromOutside(result)) => result,
+        Ok(Ended::BySignal) => end(&mount),
+        Err(error) => end(&mount).and(Err(error)),
+    };
+    log::info!("{} is unmounted", mountpoint.display());
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// How a mount ended, or why it is to be ended.
+enum Ended {
+    FromOutside(anyhow::Result<()>),
+    BySignal,
+}
+
+/// Does what is to be done while the mount answers, until it ends or shall end.
+fn attend(
+    arguments: &Arguments,
+    source: &Source,
+    mount: &Mount,
+    mut signals: Signals,
+    messages: &File,
+) -> anyhow::Result<Ended> {
     logging::become_daemon();
-    let watch = watch(&source, &mount)?;
+    let _watch = watch(source, mount)?;
     let (sender, events) = mpsc::channel();
     std::thread::Builder::new()
         .name("signals".into())
@@ -160,12 +187,9 @@ fn serve(arguments: &Arguments, mountpoint: PathBuf) -> anyhow::Result<ExitCode>
                 }
             }
         })?;
-    log::info!(
-        "{} is mounted on {}",
-        arguments.source.display(),
-        mountpoint.display()
-    );
-    announce(arguments)?;
+    let (shown, mountpoint) = (&arguments.source, &arguments.mountpoint);
+    log::info!("{} is mounted on {}", shown.display(), mountpoint.display());
+    announce(messages)?;
     if arguments.source_options.index == IndexMode::Eager {
         let views = source.views.clone();
         let index = move || views.index_all();
@@ -173,12 +197,7 @@ fn serve(arguments: &Arguments, mountpoint: PathBuf) -> anyhow::Result<ExitCode>
             .name("eager".into())
             .spawn(index)?;
     }
-    let ended = wait(&mount, &events);
-    drop(watch);
-    source.views.layers().shut_down();
-    let result = ended.unwrap_or_else(|| end(&mount));
-    log::info!("{} is unmounted", mountpoint.display());
-    result.map(|()| ExitCode::SUCCESS)
+    Ok(wait(mount, &events).map_or(Ended::BySignal, Ended::FromOutside))
 }
 
 /// Waits until the mount is ended from outside, or a signal comes (`None`).
@@ -221,21 +240,31 @@ fn watch(source: &Source, mount: &Mount) -> anyhow::Result<Watch> {
     Watch::spawn(Arc::clone(&source.layout), &seen, changed).context("cannot watch the layout")
 }
 
+/// Where the messages of a daemon in the background go. Opened before there is a mount,
+/// and before the working directory is left by which the user named the file.
+fn messages(log_file: Option<&Path>) -> anyhow::Result<File> {
+    let mut options = File::options();
+    let (path, opened) = match log_file {
+        Some(path) => (path, options.create(true).append(true).open(path)),
+        None => {
+            let null = Path::new("/dev/null");
+            (null, options.write(true).open(null))
+        }
+    };
+    opened.with_context(|| format!("cannot write messages to {}", path.display()))
+}
+
 /// Tells whoever started this that the mount answers, and lets go of the terminal.
-fn announce(arguments: &Arguments) -> anyhow::Result<()> {
-    if std::env::var_os(DAEMON).is_none() {
+fn announce(messages: &File) -> anyhow::Result<()> {
+    if !is_daemon() {
         return Ok(());
     }
     if let Err(error) = rustix::process::setsid() {
         log::debug!("no session of its own: {error}");
     }
     std::env::set_current_dir("/")?;
-    let messages: OwnedFd = match &arguments.log_file {
-        Some(path) => File::options().create(true).append(true).open(path)?.into(),
-        None => File::options().write(true).open("/dev/null")?.into(),
-    };
     output::line(READY)?;
-    rustix::stdio::dup2_stdout(&messages)?;
-    rustix::stdio::dup2_stderr(&messages)?;
+    rustix::stdio::dup2_stdout(messages)?;
+    rustix::stdio::dup2_stderr(messages)?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use ocifs::fuse::{self, Unmount};
 
 use super::error::Refusal;
 
-/// The absolute path of a mount point for the layout at `source`. A mount whose daemon
+/// The absolute path of a mount point for the layout at the absolute path `source`. A mount whose daemon
 /// has gone is taken down first.
 ///
 /// # Errors
@@ -35,7 +35,7 @@ pub(crate) fn check(mountpoint: &Path, source: &Path, flags: &[String]) -> anyho
         )));
     }
     let path = mountpoint.canonicalize()?;
-    check_apart(&path, &source.canonicalize()?)?;
+    check_apart(&path, source)?;
     let empty = fs::read_dir(&path)?.next().is_none();
     if !empty && !flags.iter().any(|flag| flag == "nonempty") {
         let message = format!(

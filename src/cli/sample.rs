@@ -300,7 +300,7 @@ impl Tar {
 
 #[cfg(test)]
 mod tests {
-    use ocifs::store::Layout;
+    use ocifs::store::{Layout, ReadAt};
 
     use super::*;
 

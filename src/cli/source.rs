@@ -1,5 +1,6 @@
 //! The layout that a command looks at, opened with the options that all of them share.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use ocifs::oci::Platform;
 use ocifs::store::{CacheDir, Layout, Verdicts, View, watch};
 use ocifs::vfs::Vfs;
 use ocifs::vfs::views::{Views, ViewsOptions};
+
+use super::error::{Refusal, Status};
 
 /// Options of every command that reads a layout.
 #[derive(Debug, Clone, Args)]
@@ -80,6 +83,28 @@ pub(crate) struct Source {
     pub(crate) layout: Arc<Layout>,
     pub(crate) views: Arc<Views>,
     pub(crate) vfs: Arc<Vfs>,
+}
+
+/// The absolute path of what the user named.
+///
+/// # Errors
+/// If it is not there.
+pub(crate) fn locate(path: &Path) -> anyhow::Result<PathBuf> {
+    path.canonicalize().map_err(|error| {
+        let (shown, missing) = (path.display(), error.kind() == io::ErrorKind::NotFound);
+        let refusal = if missing {
+            Refusal {
+                status: Status::Finding,
+                message: format!("{shown} does not exist"),
+            }
+        } else {
+            Refusal {
+                status: Status::Failure,
+                message: format!("cannot look at {shown}: {error}"),
+            }
+        };
+        refusal.into()
+    })
 }
 
 /// Opens the layout at `path`; `mountpoint` is where it is going to be mounted, if it is.

@@ -222,7 +222,7 @@ impl Mount {
     /// # Errors
     /// As [`unmount`].
     pub fn detach(&self) -> Result<(), MountError> {
-        match unmount(&self.mountpoint, Unmount::Detach) {
+        match unmount(&self.mountpoint, Unmount::Lazy) {
             Err(MountError::NotMounted { .. }) => Ok(()),
             other => other,
         }
@@ -234,7 +234,9 @@ impl Mount {
 pub enum Unmount {
     /// Only if nobody uses it.
     IfUnused,
-    /// Out of the tree at once, whoever uses it.
+    /// Out of the tree at once; whoever has a file open there can go on reading.
+    Lazy,
+    /// Out of the tree at once; whoever uses it or waits for it gets errors.
     Detach,
 }
 
@@ -245,7 +247,9 @@ pub enum Unmount {
 pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
     let flags = match how {
         Unmount::IfUnused => UnmountFlags::NOFOLLOW,
-        Unmount::Detach => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
+        Unmount::Lazy => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
+        // Force: the kernel ends the connection, and with it every wait.
+        Unmount::Detach => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH | UnmountFlags::FORCE,
     };
     let owned = || path.to_owned();
     match rustix::mount::unmount(path, flags) {
@@ -258,7 +262,10 @@ pub fn unmount(path: &Path, how: Unmount) -> Result<(), MountError> {
 }
 
 fn unmount_by_helper(path: &Path, how: Unmount) -> Result<(), MountError> {
-    let lazy = (how == Unmount::Detach).then_some("-z");
+    if how == Unmount::Detach {
+        abort(path);
+    }
+    let lazy = (how != Unmount::IfUnused).then_some("-z");
     let output = Command::new("fusermount3")
         .arg("-u")
         .args(lazy)
@@ -290,11 +297,31 @@ fn unmount_by_helper(path: &Path, how: Unmount) -> Result<(), MountError> {
     }
 }
 
+/// Ends the connection of the mount at `path`, as far as a plain user may. Asks the mount
+/// nothing: it may be one that does not answer.
+fn abort(path: &Path) {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::SYMLINK_NOFOLLOW;
+    let Ok(stat) = statx(CWD, path, flags, StatxFlags::empty()) else {
+        return;
+    };
+    // Numbers of connections are those of devices without a driver, which have major 0.
+    let is_mount = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    if !is_mount || stat.stx_dev_major != 0 {
+        return;
+    }
+    let file = format!("/sys/fs/fuse/connections/{}/abort", stat.stx_dev_minor);
+    if let Err(error) = std::fs::write(&file, "1") {
+        log::debug!("{file}: {error}");
+    }
+}
+
 /// Whether `path` is a mount point whose daemon has gone without unmounting.
 #[must_use]
 pub fn is_stale(path: &Path) -> bool {
-    let error = std::fs::metadata(path).err();
-    error.is_some_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    // Not `stat`: the kernel may still know those answers. How much room there is, it asks
+    // for each time.
+    rustix::fs::statfs(path).err() == Some(rustix::io::Errno::NOTCONN)
 }
 
 /// The faults of the device that `fuser` does not tell apart.
