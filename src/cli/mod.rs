@@ -9,7 +9,7 @@ mod daemon;
 mod demo;
 pub(crate) mod error;
 mod format;
-//D mod inspect;
+mod inspect;
 pub(crate) mod logging;
 mod ls;
 mod mount;
@@ -58,8 +58,8 @@ enum Command {
     Ls(ls::Arguments),
     /// Print a file that a mount would show, without mounting.
     Cat(cat::Arguments),
-    //D     /// Describe a layout or one of its images.
-    //D     Inspect(inspect::Arguments),
+    /// Describe a layout or one of its images.
+    Inspect(inspect::Arguments),
     /// Say what is mounted and how it fares.
     Status(status::Arguments),
     /// Build a sample layout, mount it and show a short tour.
@@ -77,7 +77,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Unmount(arguments) => unmount::run(&arguments),
         Command::Ls(arguments) => ls::run(&arguments),
         Command::Cat(arguments) => cat::run(&arguments),
-        //D         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }

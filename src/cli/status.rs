@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Says how the mounts fare.
+/// Says how the mounts fare; that one does not answer is a finding.
 ///
 /// # Errors
 /// If there is none, or not that one.
@@ -48,6 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     let answers: Vec<Value> = mounts.iter().map(ask).collect();
+    let fine = !answers.is_empty() && answers.iter().all(|answer| answer["answers"] == true);
     if arguments.json {
         output::json(&Value::Array(answers))?;
     } else if answers.is_empty() {
@@ -56,10 +57,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let texts: Vec<String> = answers.iter().map(text).collect();
         output::line(&texts.join("\n\n"))?;
     }
-    Ok(if mounts.is_empty() {
-        Status::Finding.into()
-    } else {
+    Ok(if fine {
         ExitCode::SUCCESS
+    } else {
+        Status::Finding.into()
     })
 }
 
@@ -146,12 +147,11 @@ fn text(answer: &Value) -> String {
     let mut lines = vec![shown(&answer["mountpoint"])];
     let mut row = |name: &str, value: &str| lines.push(format!("  {name:<9} {value}"));
     let status = &answer["status"];
+    row("layout", &shown(&answer["source"]));
     if status.is_null() {
-        row("layout", &shown(&answer["source"]));
         row("problem", &shown(&answer["problem"]));
         return lines.join("\n");
     }
-    row("layout", &shown(&status["layout"]));
     row("pid", &shown(&status["pid"]));
     if let Some(since) = status["since"].as_i64() {
         row("since", &format::rfc3339(since));
@@ -211,10 +211,10 @@ mod tests {
     fn answers_for_people() {
         let silent = json!({"mountpoint": "/m", "source": "/l", "problem": "gone", "status": null});
         assert_eq!(text(&silent), "/m\n  layout    /l\n  problem   gone");
-        let status = json!({"layout": "/l", "pid": 7, "since": 0, "images": 2,
+        let status = json!({"pid": 7, "since": 0, "images": 2,
             "indexing": [{"layer": "sha256:x", "done": 1024, "total": 2048}],
             "errors": [{"code": "BLOB_DIGEST", "text": "a\u{1b}"}]});
-        let answer = json!({"mountpoint": "/m", "status": status});
+        let answer = json!({"mountpoint": "/m", "source": "/l", "status": status});
         let expected = "/m\n  layout    /l\n  pid       7\n  since     1970-01-01T00:00:00Z\n  \
             images    2\n  indexing  sha256:x, 1.0 KiB of 2.0 KiB\n  \
             error     BLOB_DIGEST: a\\u{1b}";

@@ -1,0 +1,207 @@
+//! `ocifs inspect`: a layout, an image or a node in words.
+//!
+//! What is said comes from the nodes of the tree, so it holds for a mount too.
+
+mod image;
+mod image_text;
+mod summary;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use ocifs::oci::Digest;
+use ocifs::vfs::node::Node;
+use ocifs::vfs::views::names;
+use ocifs::vfs::{self, FileKind, Patience};
+use serde_json::{Map, Value, json};
+
+use self::image::Image;
+use self::summary::Summary;
+use super::error::{self, Refusal, Status};
+use super::source::{self, Source, SourceOptions};
+use super::tree::{self, LastLink};
+use super::{output, progress};
+
+/// Arguments of `ocifs inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The layout: a directory.
+    #[arg(value_name = "LAYOUT")]
+    source: PathBuf,
+    /// An image: a ref, or a digest that a ref leads to [default: the layout as a whole].
+    #[arg(value_name = "REF")]
+    name: Option<OsString>,
+    /// A file or directory of the image, as in a mount.
+    path: Option<OsString>,
+    /// Print one object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    source_options: SourceOptions,
+}
+
+/// Describes a layout, an image, or a node of an image.
+///
+/// # Errors
+/// If it cannot be read, or is not there.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let source = source::open(&arguments.source, &arguments.source_options, None)?;
+    let Some(name) = &arguments.name else {
+        let summary = Summary::of(&source)?;
+        let (json, text) = (summary.json(), summary.text());
+        return print(arguments, &json, &text, &summary.problems);
+    };
+    let (base, node) = resolve(&source, name.as_bytes())?;
+    if let Some(path) = &arguments.path {
+        let path = tree::join(&base, path.as_bytes());
+        let node = tree::find(&source.vfs, &path, LastLink::Keep)?;
+        return inspect_node(arguments, &source, &path, &*node);
+    }
+    if node.kind() != FileKind::Directory {
+        return inspect_node(arguments, &source, &base, &*node);
+    }
+    if node.xattr_names().is_empty() {
+        let shown = output::printable(&base);
+        let message = format!("{shown} is no image; see `ocifs ls LAYOUT {shown}`");
+        return Err(Refusal::not_found(message));
+    }
+    let image = Image::of(&source, &base, &*node)?;
+    print(arguments, &image.json(), &image.text(), &image.problems)
+}
+
+/// Finds an image by its path in a mount, its raw ref name, or a digest.
+fn resolve(source: &Source, name: &[u8]) -> anyhow::Result<(Vec<u8>, Arc<dyn Node>)> {
+    let text = std::str::from_utf8(name).ok();
+    let raw = text.map(|text| names::levels(text).join(&b'/'));
+    let digest: Option<Digest> = text.and_then(|text| text.parse().ok());
+    let by_digest = digest.map(|digest| {
+        let (algorithm, encoded) = (digest.algorithm_name(), digest.encoded());
+        format!(".ocifs/digests/{algorithm}/{encoded}").into_bytes()
+    });
+    for path in [raw, by_digest].into_iter().flatten() {
+        if path != name
+            && let Err(vfs::Error::NotFound) = source.vfs.resolve(name).map(drop)
+            && let Ok(node) = source.vfs.resolve(&path)
+        {
+            return Ok((path, node));
+        }
+    }
+    let node = tree::find(&source.vfs, name, LastLink::Follow)?;
+    Ok((name.to_vec(), node))
+}
+
+/// Something that was found wrong.
+#[derive(Debug)]
+struct Problem {
+    /// What it was found in.
+    of: String,
+    code: &'static str,
+    text: String,
+    status: Status,
+}
+
+impl Problem {
+    fn new(of: impl Into<String>, error: &vfs::Error) -> Self {
+        let of = of.into();
+        let status = error::of_vfs(error);
+        match error.fault() {
+            Some(fault) => Self {
+                of,
+                code: fault.code,
+                text: fault.text,
+                status,
+            },
+            None => Self {
+                of,
+                code: "REQUEST",
+                text: error.to_string(),
+                status,
+            },
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({"of": self.of, "code": self.code, "text": self.text})
+    }
+}
+
+/// Prints the one or the other form, with what is wrong; that decides the exit status.
+fn print(
+    arguments: &Arguments,
+    json: &Value,
+    text: &str,
+    problems: &[Problem],
+) -> anyhow::Result<ExitCode> {
+    if arguments.json {
+        let mut json = json.clone();
+        json["problems"] = problems.iter().map(Problem::json).collect();
+        output::json(&json)?;
+    } else {
+        output::line(&(text.to_owned() + &problem_lines(problems)))?;
+    }
+    let worst = problems.iter().map(|problem| problem.status).max();
+    Ok(worst.map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+fn problem_lines(problems: &[Problem]) -> String {
+    let line = |problem: &Problem| {
+        let (of, text) = (clean(&problem.of), clean(&problem.text));
+        format!("\nproblem       {of}: {text} [{}]", problem.code)
+    };
+    problems.iter().map(line).collect()
+}
+
+/// A text of the layout for a terminal.
+fn clean(text: &str) -> String {
+    output::printable(text.as_bytes())
+}
+
+/// One line of a description.
+fn row(text: &mut String, name: &str, value: &str) {
+    text.push_str(&format!("\n{name:<13} {value}"));
+}
+
+/// Attributes and extended attributes of one node; a file is opened for the verdict on
+/// it.
+fn inspect_node(
+    arguments: &Arguments,
+    source: &Source,
+    path: &[u8],
+    node: &dyn Node,
+) -> anyhow::Result<ExitCode> {
+    let mut problems = Vec::new();
+    if node.kind() == FileKind::Regular
+        && let Err(error) = progress::of_passes(&source.views, || node.open())
+    {
+        problems.push(Problem::new(String::from_utf8_lossy(path), &error));
+    }
+    let mut json = tree::describe(path, node, Patience::Wait)?;
+    let mut xattrs = Map::new();
+    for name in node.xattr_names() {
+        let value = node.xattr(&name).unwrap_or_default();
+        xattrs.insert(name, String::from_utf8_lossy(&value).into());
+    }
+    let text = node_text(path, &json, &xattrs);
+    json["xattrs"] = Value::Object(xattrs);
+    print(arguments, &json, &text, &problems)
+}
+
+fn node_text(path: &[u8], json: &Value, xattrs: &Map<String, Value>) -> String {
+    let mut text = output::printable(path);
+    for key in ["kind", "mode", "uid", "gid", "size", "mtime", "target"] {
+        match &json[key] {
+            Value::Null => {}
+            Value::String(value) => row(&mut text, key, &clean(value)),
+            value => row(&mut text, key, &value.to_string()),
+        }
+    }
+    for (name, value) in xattrs {
+        let value = clean(value.as_str().unwrap_or_default());
+        row(&mut text, "xattr", &format!("{}={value}", clean(name)));
+    }
+    text
+}
