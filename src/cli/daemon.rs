@@ -96,19 +96,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_is_no_mount_says_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let silence = status(directory.path(), Duration::from_secs(5)).unwrap_err();
-        assert!(matches!(silence, Silence::Refused(_)), "{silence}");
-        fs::create_dir(directory.path().join(".ocifs")).unwrap();
-        fs::write(directory.path().join(".ocifs/status.json"), "{").unwrap();
-        let silence = status(directory.path(), Duration::from_secs(5)).unwrap_err();
-        assert!(matches!(silence, Silence::Malformed(_)), "{silence}");
+    fn a_directory_that_is_no_mount_says_nothing() -> std::io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let ask = || status(directory.path(), Duration::from_secs(5));
+        assert!(matches!(ask(), Err(Silence::Refused(_))), "nothing there");
+        fs::create_dir(directory.path().join(".ocifs"))?;
+        fs::write(directory.path().join(".ocifs/status.json"), "{")?;
+        assert!(matches!(ask(), Err(Silence::Malformed(_))), "no JSON");
+        Ok(())
     }
 
     #[test]
     fn another_process_is_no_daemon() {
-        let init = Pid::from_raw(1).unwrap();
-        assert!(Daemon::of_pid(init).is_none());
+        assert!(Daemon::of_pid(Pid::INIT).is_none());
     }
 }

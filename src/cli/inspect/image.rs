@@ -2,8 +2,8 @@
 
 use ocifs::oci::media_type::Kind;
 use ocifs::oci::{
-    Annotations, Descriptor, Digest, Document, DocumentType, ImageConfig, ImageManifest,
-    LayerCompression, MediaType,
+    Annotations, Descriptor, Document, DocumentType, ImageConfig, ImageManifest, LayerCompression,
+    MediaType,
 };
 use ocifs::vfs;
 use ocifs::vfs::node::Node;
@@ -185,18 +185,17 @@ impl Image {
 
     fn config(&mut self, file: &dyn Node) -> Option<ImageConfig> {
         let parse = |bytes: Vec<u8>| Ok(ImageConfig::parse(&bytes)?);
-        let config = tree::read(file).and_then(parse);
-        let config = config.and_then(|config| match config.diff_ids() {
-            Ok(_) => Ok(config),
-            Err(error) => {
-                let error = error.clone().into();
-                self.problems.push(Problem::new("config.json", &error));
-                Ok(config)
-            }
-        });
-        config
-            .map_err(|error| self.problems.push(Problem::new("config.json", &error)))
-            .ok()
+        let mut note = |error: &vfs::Error| {
+            self.problems.push(Problem::new("config.json", error));
+        };
+        let config = tree::read(file)
+            .and_then(parse)
+            .inspect_err(&mut note)
+            .ok()?;
+        if let Err(error) = config.diff_ids() {
+            note(&error.clone().into());
+        }
+        Some(config)
     }
 
     /// Looks for the blobs of the layers, without reading them.
@@ -344,9 +343,12 @@ fn list_platforms(
     default: Option<String>,
 ) -> Result<Vec<Platform>, vfs::Error> {
     let platform = |digest: &str| {
-        let same = |descriptor: &&Descriptor| Digest::as_str(&descriptor.digest) == digest;
-        let descriptor = descriptors.iter().find(same)?;
-        descriptor.platform.as_ref().map(ToString::to_string)
+        let same = |descriptor: &&Descriptor| descriptor.digest.as_str() == digest;
+        let mut platforms = descriptors
+            .iter()
+            .filter(same)
+            .filter_map(|descriptor| descriptor.platform.as_ref());
+        platforms.next().map(ToString::to_string)
     };
     let row = |child: vfs::Child| {
         let node = &*child.node;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use ocifs::oci::Descriptor;
 use ocifs::oci::index::Entry;
 use ocifs::vfs;
+use ocifs::vfs::views::names;
+use ocifs::vfs::views::refs::{Here, Target};
 use serde_json::{Value, json};
 
 use super::super::error::Status;
@@ -21,7 +23,7 @@ pub(super) struct Summary {
     unnamed: usize,
     blobs: u64,
     bytes: u64,
-    /// Ref names that several entries have.
+    /// Ref names of several entries that are not one image for several platforms.
     duplicates: Vec<String>,
     pub(super) problems: Vec<Problem>,
 }
@@ -50,7 +52,7 @@ impl Summary {
             bytes,
             duplicates: names
                 .iter()
-                .filter(|(_, count)| **count > 1)
+                .filter(|(name, count)| **count > 1 && !is_multi_platform(source, name))
                 .map(|(name, _)| (*name).to_owned())
                 .collect(),
             problems: problems(source),
@@ -84,6 +86,20 @@ impl Summary {
         }
         text
     }
+}
+
+/// Whether the entries of one name are shown together.
+fn is_multi_platform(source: &Source, name: &str) -> bool {
+    let snapshot = source.views.snapshot();
+    let level = snapshot.find(&names::levels(name));
+    let here = level.and_then(|level| level.here.as_deref());
+    matches!(
+        here,
+        Some(Here::Image {
+            target: Target::Platforms(_),
+            ..
+        })
+    )
 }
 
 /// Number and size of the layout's own blobs.
