@@ -1,11 +1,35 @@
 //! The binary as a user calls it: output and exit status, one file per subcommand.
 
+#![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 #[path = "../common/mod.rs"]
 mod common;
+
+mod demo;
+mod reading;
+mod status;
+
+use std::ffi::OsStr;
+use std::process::Output;
 
 use common::{TestLayout, run};
 
 const OCIFS: &str = env!("CARGO_BIN_EXE_ocifs");
+
+/// Runs the binary, with a cache directory of its own in the layout's place.
+fn ocifs(arguments: &[&str]) -> Output {
+    let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
+    run(OCIFS, &arguments)
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
 
 #[test]
 fn exit_status() {
@@ -17,40 +41,50 @@ fn exit_status() {
         ("no command", &[], 2),
         ("unknown command", &["no-such-command"], 2),
         ("unknown option", &["ls", "--no-such-option", layout], 2),
+        (
+            "malformed platform",
+            &["ls", "--platform", "linux", layout],
+            2,
+        ),
+        ("malformed size", &["ls", "--memory", "12XB", layout], 2),
         ("empty layout", &["ls", layout], 0),
+        ("no such layout", &["ls", "/no/such/layout"], 1),
         (
             "no such ref",
             &["cat", layout, "no-such-ref/manifest.json"],
             1,
         ),
+        (
+            "no such ref to inspect",
+            &["inspect", layout, "no-such-ref"],
+            1,
+        ),
+        ("a directory is not printed", &["cat", layout, ".ocifs"], 2),
+        ("nothing mounted there", &["unmount", layout], 4),
     ];
     for (name, arguments, status) in rows {
-        let output = run(OCIFS, arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(*status), "{name}: {stderr}");
+        let output = ocifs(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(*status),
+            "{name}: {}",
+            stderr(&output)
+        );
+        assert!(!stderr(&output).contains("panicked"), "{name}");
     }
 }
 
 #[test]
 fn a_failed_mount_says_why() {
-    let dir = tempfile::tempdir().expect("a temporary directory can be made");
-    let missing = dir.path().join("missing");
-    let cache = dir.path().join("cache");
-    let output = run(
-        OCIFS,
-        &[
-            "mount".as_ref(),
-            "--cache-dir".as_ref(),
-            cache.as_os_str(),
-            missing.as_os_str(),
-            dir.path().as_os_str(),
-        ],
-    );
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{stderr}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(path("here")).unwrap();
+    let (cache, missing, here) = (path("cache"), path("missing"), path("here"));
+    let output = ocifs(&["mount", "--cache-dir", &cache, &missing, &here]);
+    assert!(!output.status.success());
     assert!(
-        stderr.contains("missing"),
-        "the path is not named: {stderr}"
+        stderr(&output).contains("missing"),
+        "the path is not named: {}",
+        stderr(&output)
     );
-    assert!(!stderr.contains("panicked"), "{stderr}");
 }
