@@ -41,7 +41,10 @@ pub(crate) fn bytes(bytes: &[u8]) -> io::Result<Flow> {
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Ok(Flow::Continue),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Flow::Stop),
-        Err(error) => Err(error),
+        Err(error) => {
+            let text = format!("cannot write to standard output: {error}");
+            Err(io::Error::new(error.kind(), text))
+        }
     }
 }
 

@@ -13,6 +13,9 @@ const MOMENT: Duration = Duration::from_millis(500);
 /// How often a bar moves.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How many characters of a name stand before the bar.
+const MAX_NAME: usize = 24;
+
 /// A bar that appears after a moment, and goes when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -36,7 +39,7 @@ impl Progress {
         if !self.allowed || self.since.elapsed() < MOMENT {
             return;
         }
-        let bar = self.bar.get_or_insert_with(|| bar(what));
+        let bar = self.bar.get_or_insert_with(|| bar(what, done, total));
         bar.set_length(total);
         bar.set_position(done);
     }
@@ -50,14 +53,23 @@ impl Drop for Progress {
     }
 }
 
-fn bar(what: &str) -> ProgressBar {
-    let template = "{msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}, {eta} left";
+fn bar(what: &str, done: u64, total: u64) -> ProgressBar {
+    let template = "{msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}";
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ");
-    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+    ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
         .with_style(style)
-        .with_message(what.to_owned())
+        .with_position(done)
+        .with_message(end_of(what))
+}
+
+/// The end of a text that is too long for its line.
+fn end_of(text: &str) -> String {
+    match text.char_indices().rev().nth(MAX_NAME - 1) {
+        Some((at, _)) if at > 0 => format!("…{}", &text[at..]),
+        _ => text.to_owned(),
+    }
 }
 
 /// Does `work`, and shows meanwhile how far the first passes over layers are.
@@ -82,4 +94,23 @@ pub(crate) fn of_passes<T>(views: &Views, work: impl FnOnce() -> T) -> T {
         drop(working);
         result
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_before_the_bar_are_cut_at_their_beginning() {
+        let fits = "x".repeat(MAX_NAME);
+        let long = format!("a{fits}");
+        let rows = [
+            ("", String::new()),
+            (&*fits, fits.clone()),
+            (&*long, format!("…{fits}")),
+        ];
+        for (name, expected) in rows {
+            assert_eq!(end_of(name), expected, "{name}");
+        }
+    }
 }

@@ -95,20 +95,10 @@ impl Image {
             manifest: None,
             problems: Vec::new(),
         };
-        let mut descriptors = entry_descriptors(source);
-        if let Some(file) = node.find(b"index.json")? {
-            match image.document("index.json", &*file) {
-                Some(Document::Index(index)) => {
-                    image.index = Some(About {
-                        artifact_type: index.artifact_type.as_ref().map(MediaType::to_string),
-                        subject: subject(index.subject.as_ref()),
-                        annotations: annotations(&index.annotations),
-                    });
-                    descriptors = index.manifests;
-                }
-                Some(Document::Manifest(_)) | None => {}
-            }
-        }
+        let descriptors = match node.find(b"index.json")? {
+            Some(file) => image.index(&*file),
+            None => entry_descriptors(source),
+        };
         let manifest = node.find(b"manifest.json")?;
         if let Some(platforms) = node.find(b"platforms")? {
             let default = manifest
@@ -124,6 +114,19 @@ impl Image {
             image.manifest(source, digest, manifest, config.as_deref());
         }
         Ok(image)
+    }
+
+    /// Reads the image's own index, and gives its entries.
+    fn index(&mut self, file: &dyn Node) -> Vec<Descriptor> {
+        let Some(Document::Index(index)) = self.document("index.json", file) else {
+            return Vec::new();
+        };
+        self.index = Some(About {
+            artifact_type: index.artifact_type.as_ref().map(MediaType::to_string),
+            subject: subject(index.subject.as_ref()),
+            annotations: annotations(&index.annotations),
+        });
+        index.manifests
     }
 
     /// Reads a document of the directory; what is wrong with it is noted.
