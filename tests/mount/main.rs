@@ -8,3 +8,4 @@ mod changes;
 mod image;
 mod patience;
 mod tools;
+mod waits;
