@@ -5,7 +5,9 @@
 mod common;
 
 mod changes;
+mod hostile_layout;
 mod image;
 mod patience;
 mod tools;
 mod waits;
+mod ward;
