@@ -310,6 +310,53 @@ fn l10_index_in_itself() {
 }
 
 #[test]
+fn l10_indexes_nested_deep() {
+    if !can_mount("l10_indexes_nested_deep") {
+        return;
+    }
+    // What the program accepts, the outermost counted as 1.
+    const LIMIT: usize = 16;
+    let ward = Ward::new();
+    let mut index = ward.good.clone();
+    for _ in 0..1000 {
+        index = ward.layout.image_index(&[index]);
+    }
+    ward.layout.add_ref("deep", &index);
+    let mounted = ward.mount();
+    let mut path = "deep".to_owned();
+    for level in 1..=LIMIT {
+        let row = format!("index {level}");
+        assert_eq!(mounted.errno(&format!("{path}/index.json")), 0, "{row}");
+        let inner = mounted.names(&format!("{path}/platforms"));
+        assert_eq!(inner.len(), 1, "{row}: {inner:?}");
+        path = format!("{path}/platforms/{}", inner[0]);
+    }
+    assert_eq!(mounted.names(&path), ["index.json"]);
+    let file = format!("{path}/index.json");
+    mounted.assert_refused("index 17", &file, EFBIG, "LIMIT_INDEX_DEPTH");
+}
+
+#[test]
+fn l10_indexes_that_multiply() {
+    if !can_mount("l10_indexes_that_multiply") {
+        return;
+    }
+    // Fifteen levels with twenty entries each, all the same: few blobs, 20^15 ways.
+    let ward = Ward::new();
+    let mut index = ward.good.clone();
+    index["platform"] = json!({"os": "plan9", "architecture": "mips"});
+    for _ in 0..15 {
+        index = ward.layout.image_index(&vec![index; 20]);
+    }
+    ward.layout.add_ref("many", &index);
+    let mounted = ward.mount();
+    assert_eq!(mounted.names("many"), ["index.json", "platforms"]);
+    assert_eq!(mounted.names("many/platforms").len(), 1);
+    assert!(!mounted.names(".ocifs/digests/sha256").is_empty());
+    mounted.assert_good("beside it");
+}
+
+#[test]
 fn l12_ten_thousand_layers() {
     if !can_mount("l12_ten_thousand_layers") {
         return;

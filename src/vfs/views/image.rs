@@ -112,8 +112,12 @@ fn load(
     descriptor: &Descriptor,
 ) -> Result<Option<Arc<Document>>, Error> {
     let document = || {
-        Limit::IndexDepth.check(place.nesting())?;
-        views.documents().document(descriptor)
+        let document = views.documents().document(descriptor)?;
+        let is_index = document
+            .as_ref()
+            .is_some_and(|document| document.index().is_some());
+        Limit::IndexDepth.check(place.nesting() + u64::from(is_index))?;
+        Ok(document)
     };
     views.faults().judge(descriptor.digest.as_str(), document())
 }

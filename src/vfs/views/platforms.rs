@@ -1,6 +1,6 @@
 //! `platforms/` of an image index, and the platform that its top shows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Views;
@@ -8,7 +8,7 @@ use super::directory::Directory;
 use super::image::{self, ImageDir};
 use super::place::Place;
 use crate::oci::limits::MAX_INDEX_DEPTH;
-use crate::oci::{Descriptor, Document, DocumentType, platform};
+use crate::oci::{Descriptor, Digest, Document, DocumentType, platform};
 use crate::vfs::node::{Child, Name};
 
 /// How many hexadecimal digits of a digest make a platform's name unique.
@@ -94,8 +94,9 @@ pub(super) fn default(
     views: &Views,
     entries: &[Descriptor],
 ) -> Option<(Descriptor, Arc<Document>)> {
-    let mut candidates = Vec::new();
-    collect(views, entries, 1, &mut candidates);
+    let mut candidates = Candidates::default();
+    candidates.collect(views, entries, 1);
+    let mut candidates = candidates.found;
     let platforms = candidates
         .iter()
         .map(|entry| (entry.platform.as_ref(), entry.is_attestation()));
@@ -105,19 +106,45 @@ pub(super) fn default(
     Some((descriptor, document))
 }
 
-/// All manifests of an index and of those nested in it, in order.
-fn collect(views: &Views, entries: &[Descriptor], depth: u64, found: &mut Vec<Descriptor>) {
-    for entry in entries {
-        match DocumentType::of(&entry.media_type) {
-            Some(document_type) if !document_type.is_index() => found.push(entry.clone()),
-            Some(_) if depth < MAX_INDEX_DEPTH => {
-                if let Ok(Some(document)) = views.documents().document(entry)
-                    && let Some(index) = document.index()
-                {
-                    collect(views, &index.manifests, depth + 1, found);
+/// The manifests among which the default is chosen.
+#[derive(Default)]
+struct Candidates {
+    found: Vec<Descriptor>,
+    /// The least depth at which each nested index was gone through.
+    seen: HashMap<Digest, u64>,
+}
+
+impl Candidates {
+    /// Adds all manifests of an index and of those nested in it, in order.
+    fn collect(&mut self, views: &Views, entries: &[Descriptor], depth: u64) {
+        for entry in entries {
+            match DocumentType::of(&entry.media_type) {
+                Some(document_type) if !document_type.is_index() => self.found.push(entry.clone()),
+                Some(_) if depth < MAX_INDEX_DEPTH && self.is_new(entry, depth) => {
+                    if let Ok(Some(document)) = views.documents().document(entry)
+                        && let Some(index) = document.index()
+                    {
+                        self.collect(views, &index.manifests, depth + 1);
+                    }
                 }
+                _ => {}
             }
-            _ => {}
+        }
+    }
+
+    /// Whether a nested index can bring what was not found yet. Few indexes that name
+    /// each other many times have more ways through them than anybody can go.
+    fn is_new(&mut self, index: &Descriptor, depth: u64) -> bool {
+        match self.seen.get_mut(&index.digest) {
+            Some(least) if *least <= depth => false,
+            Some(least) => {
+                *least = depth;
+                true
+            }
+            None => {
+                self.seen.insert(index.digest.clone(), depth);
+                true
+            }
         }
     }
 }
