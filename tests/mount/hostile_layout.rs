@@ -357,6 +357,39 @@ fn l10_indexes_that_multiply() {
 }
 
 #[test]
+fn l11_huge_manifest() {
+    if !can_mount("l11_huge_manifest") {
+        return;
+    }
+    let ward = Ward::new();
+    let huge = |media_type: &str, digit: &str| {
+        let digest = format!("sha256:{}", digit.repeat(64));
+        let descriptor = json!({"mediaType": media_type, "digest": digest, "size": 1 << 30});
+        let file = File::create(ward.layout.blob_path(&descriptor)).expect("writable");
+        file.set_len(1 << 30).expect("sparse files can be made");
+        descriptor
+    };
+    ward.layout.add_ref("manifest", &huge(MANIFEST, "a"));
+    ward.layout.add_ref("index", &huge(INDEX, "b"));
+    let mut absent = huge(MANIFEST, "c");
+    fs::remove_file(ward.layout.blob_path(&absent)).expect("it was just made");
+    ward.layout.add_ref("absent", &absent);
+    // The blob is short, the descriptor is not.
+    absent = ward.layout.blob(MANIFEST, b"{}");
+    absent["size"] = json!(1 << 30);
+    ward.layout.add_ref("short", &absent);
+    let mounted = ward.mount();
+    let begun = Instant::now();
+    let code = "LIMIT_DOCUMENT_SIZE";
+    mounted.assert_bad_ref("manifest", "manifest.json", EFBIG, code);
+    mounted.assert_bad_ref("index", "index.json", EFBIG, code);
+    mounted.assert_bad_ref("absent", "manifest.json", ENODATA, "BLOB_MISSING");
+    mounted.assert_bad_ref("short", "manifest.json", EBADMSG, "BLOB_SIZE");
+    assert!(begun.elapsed() < Duration::from_secs(2), "it was read");
+    assert!(mounted.mount.peak_memory() < 200 << 20);
+}
+
+#[test]
 fn l12_ten_thousand_layers() {
     if !can_mount("l12_ten_thousand_layers") {
         return;

@@ -122,8 +122,9 @@ impl Documents {
     /// [`Error::Limit`] if it is too large for a document, before it is read; else what
     /// is wrong with the blob.
     pub(super) fn bytes(&self, descriptor: &Descriptor) -> Result<Arc<[u8]>, Error> {
-        Limit::DocumentSize.check(descriptor.size)?;
         let blob = open_sized(&self.layout, descriptor)?;
+        // That the blob is missing or of another size counts before a limit.
+        Limit::DocumentSize.check(descriptor.size)?;
         read_verified(&blob)
     }
 
