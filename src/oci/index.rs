@@ -138,14 +138,16 @@ impl Entry {
             Some(text.to_owned())
         };
         let ref_name = annotation(annotations::REF_NAME);
-        let name_len = ref_name.as_ref().map_or(0, String::len) as u64;
+        let containerd_name = annotation(annotations::CONTAINERD_NAME);
+        let names = [&ref_name, &containerd_name];
+        let longest = names.into_iter().flatten().map(String::len).max();
         let descriptor = Limit::RefName
-            .check(name_len)
+            .check(longest.unwrap_or(0) as u64)
             .and_then(|()| Descriptor::from_json(value))
             .map_err(|error| error.of(Part::Manifest(number)));
         Self {
             ref_name,
-            containerd_name: annotation(annotations::CONTAINERD_NAME),
+            containerd_name,
             descriptor,
         }
     }

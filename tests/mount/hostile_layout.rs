@@ -659,6 +659,35 @@ fn l17_names() {
 }
 
 #[test]
+fn l17_names_of_many_levels() {
+    if !can_mount("l17_names_of_many_levels") {
+        return;
+    }
+    let rows = [
+        ("longest", "/".repeat(4_096)),
+        ("a million levels", "a/".repeat(1_000_000)),
+    ];
+    for (row, name) in rows {
+        for key in [REF_NAME, "io.containerd.image.name"] {
+            let ward = Ward::new();
+            let mut entry = ward.good.clone();
+            entry["annotations"][key] = json!(name);
+            let mounted = ward.mount();
+            // While it is mounted: another thread reads the index then, with less stack.
+            mounted.ward.layout.add_entry(&entry);
+            assert_within(SEEN, row, || mounted.names("").len() == 3);
+            mounted
+                .ward
+                .layout
+                .write_entries(&mounted.ward.layout.entries()[..1]);
+            assert_within(SEEN, row, || mounted.names("").len() == 2);
+            mounted.assert_good(row);
+            assert!(mounted.mount.peak_memory() < 200 << 20, "{row}");
+        }
+    }
+}
+
+#[test]
 fn l18_one_name_twice() {
     if !can_mount("l18_one_name_twice") {
         return;

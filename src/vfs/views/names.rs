@@ -23,6 +23,10 @@ const KEPT_LEN: usize = MAX_LEN - 1 - HASH_LEN;
 /// Hexadecimal digits of the raw component's digest in a shortened name.
 const HASH_LEN: usize = 16;
 
+/// The most levels of one name: as many as the longest ref name can have. A longer one is
+/// refused, and the directory that says so must not be deeper than the stack of a thread.
+const MAX_LEVELS: usize = 4_097;
+
 /// The names that an image directory uses itself.
 const IMAGE_NAMES: [&str; 9] = [
     "config.json",
@@ -36,10 +40,11 @@ const IMAGE_NAMES: [&str; 9] = [
     "rootfs",
 ];
 
-/// The directory levels under which the ref `name` is shown.
+/// The directory levels under which the ref `name` is shown. What is left of a name with
+/// more than [`MAX_LEVELS`] is the last one, each `/` in it written as `%2F`.
 #[must_use]
 pub fn levels(name: &str) -> Vec<Name> {
-    name.split('/')
+    name.splitn(MAX_LEVELS, '/')
         .enumerate()
         .map(|(depth, raw)| component(raw, depth))
         .collect()
@@ -82,10 +87,10 @@ fn is_digest(raw: &str) -> bool {
     })
 }
 
-/// Whether a byte is written as `%XX` wherever it stands.
+/// Whether a byte is written as `%XX` wherever it stands in a component.
 #[must_use]
 pub fn needs_escape(byte: u8) -> bool {
-    byte < 0x20 || byte == 0x7F || byte == b'%'
+    byte < 0x20 || matches!(byte, 0x7F | b'%' | b'/')
 }
 
 /// Writes one byte as `%XX`.

@@ -95,6 +95,21 @@ impl Here {
     }
 }
 
+/// A ref name can have thousands of levels, and a thread little stack: what goes through
+/// all levels keeps its own list of those to come.
+impl Drop for Level {
+    fn drop(&mut self) {
+        let mut rest = vec![std::mem::take(&mut self.below)];
+        while let Some(levels) = rest.pop() {
+            rest.extend(
+                levels
+                    .into_values()
+                    .map(|mut level| std::mem::take(&mut level.below)),
+            );
+        }
+    }
+}
+
 impl Level {
     /// What the inode number of the directory or link at `path` hangs on.
     #[must_use]
@@ -150,51 +165,59 @@ impl Snapshot {
     /// How many names show an image.
     #[must_use]
     pub fn images(&self) -> usize {
-        fn count(level: &Level) -> usize {
-            usize::from(level.here.is_some()) + level.below.values().map(count).sum::<usize>()
+        let (mut images, mut rest) = (0, vec![&self.root]);
+        while let Some(level) = rest.pop() {
+            images += usize::from(level.here.is_some());
+            rest.extend(level.below.values());
         }
-        count(&self.root)
+        images
     }
 
     /// The names of this snapshot that mean something else, or nothing, in `after`.
     #[must_use]
     pub fn moved(&self, after: &Self) -> Vec<Moved> {
-        let mut moved = Vec::new();
-        compare(&self.root, &after.root, &mut Vec::new(), &mut moved);
-        moved
+        compare(&self.root, &after.root)
     }
 }
 
 /// Gives every level its epoch: that of before where it shows the same, else `epoch`.
-fn date(level: &mut Level, before: Option<&Level>, epoch: u64) {
+fn date(root: &mut Level, before: Option<&Level>, epoch: u64) {
     let shows = |level: &Level| level.here.as_ref().map(|here| here.shows());
-    level.epoch = match before {
-        Some(before) if shows(before) == shows(level) => before.epoch,
-        _ => epoch,
-    };
-    for (name, child) in &mut level.below {
-        date(
-            child,
-            before.and_then(|before| before.below.get(name)),
-            epoch,
-        );
+    let mut rest = vec![(root, before)];
+    while let Some((level, before)) = rest.pop() {
+        level.epoch = match before {
+            Some(before) if shows(before) == shows(level) => before.epoch,
+            _ => epoch,
+        };
+        rest.extend(level.below.iter_mut().map(|(name, child)| {
+            let before = before.and_then(|before| before.below.get(name));
+            (child, before)
+        }));
     }
 }
 
-fn compare(old: &Level, new: &Level, path: &mut Vec<Name>, moved: &mut Vec<Moved>) {
-    for (name, was) in &old.below {
+/// The names below `old` that mean something else, or nothing, below `new`.
+fn compare(old: &Level, new: &Level) -> Vec<Moved> {
+    let nothing = Level::default();
+    let (mut moved, mut path) = (Vec::new(), Vec::new());
+    let mut rest = vec![(old, new, old.below.iter())];
+    while let Some((old, new, below)) = rest.last_mut() {
+        let Some((name, was)) = below.next() else {
+            rest.pop();
+            path.pop();
+            continue;
+        };
         let is = new.below.get(name);
         if is.is_none_or(|is| is.epoch != was.epoch) {
             moved.push(Moved {
-                parent: old.key(path),
+                parent: old.key(&path),
                 name: name.clone(),
             });
         }
-        let nothing = Level::default();
         path.push(name.clone());
-        compare(was, is.unwrap_or(&nothing), path, moved);
-        path.pop();
+        rest.push((was, is.unwrap_or(&nothing), was.below.iter()));
     }
+    moved
 }
 
 /// The entries of an index, brought together by the name under which they are shown.
