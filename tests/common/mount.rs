@@ -23,6 +23,7 @@ pub struct MountOptions {
     source: PathBuf,
     cache_dir: Option<PathBuf>,
     arguments: Vec<OsString>,
+    runner: Vec<OsString>,
 }
 
 impl MountOptions {
@@ -32,7 +33,16 @@ impl MountOptions {
             source: source.into(),
             cache_dir: None,
             arguments: Vec::new(),
+            runner: Vec::new(),
         }
+    }
+
+    /// A command that becomes the daemon, given its command line as further arguments:
+    /// `setpriv` with options, say.
+    pub fn run_by<S: AsRef<OsStr>>(mut self, command: &[S]) -> Self {
+        let words = command.iter().map(|word| word.as_ref().to_owned());
+        self.runner = words.collect();
+        self
     }
 
     /// One more argument of `ocifs mount`.
@@ -68,7 +78,10 @@ impl MountOptions {
         fs::create_dir(&mountpoint).expect("the temporary directory is writable");
         let log = File::create(&stderr).expect("the temporary directory is writable");
         let cache_dir = self.cache_dir.unwrap_or_else(|| dir.path().join("cache"));
-        let child = Command::new(env!("CARGO_BIN_EXE_ocifs"))
+        let mut words = self.runner;
+        words.push(env!("CARGO_BIN_EXE_ocifs").into());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(["mount", "--foreground", "--cache-dir"])
             .arg(cache_dir)
             .args(self.arguments)

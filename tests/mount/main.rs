@@ -5,6 +5,7 @@
 mod common;
 
 mod changes;
+mod hostile_blob;
 mod hostile_layout;
 mod image;
 mod patience;
