@@ -482,6 +482,103 @@ fn b9_sparse_giant() {
 }
 
 #[test]
+fn b10_one_digest_with_many_descriptors() {
+    if !can_mount("b10_one_digest_with_many_descriptors") {
+        return;
+    }
+    let ward = Ward::new();
+    let layout = &ward.layout;
+    let resized = |descriptor: &Value| {
+        let mut descriptor = descriptor.clone();
+        descriptor["size"] = json!(crate::common::size_of(&descriptor) + 1);
+        descriptor
+    };
+    let retyped = |descriptor: &Value, media_type: &str| {
+        let mut descriptor = descriptor.clone();
+        descriptor["mediaType"] = json!(media_type);
+        descriptor
+    };
+    let manifest: Value = serde_json::from_str(&ward.manifest_text()).expect("it is JSON");
+    let (config, layer) = (&manifest["config"], &ward.layer.descriptor.clone());
+    layout.add_ref("manifest-size", &resized(&ward.good));
+    layout.add_ref("manifest-type", &retyped(&ward.good, INDEX));
+    let image = |config: &Value, layer: &Value| {
+        layout.manifest(&json!({"config": config, "layers": [layer]}))
+    };
+    layout.add_ref("config-size", &image(&resized(config), layer));
+    layout.add_ref("layer-size", &image(config, &resized(layer)));
+    layout.add_ref(
+        "layer-encrypted",
+        &image(config, &retyped(layer, &format!("{TAR_GZIP}+encrypted"))),
+    );
+    layout.add_ref("layer-type", &image(config, &retyped(layer, TAR)));
+    layout.add_ref(
+        "layer-raw",
+        &image(config, &retyped(layer, "application/x")),
+    );
+    let mounted = ward.mount();
+    let stored = fs::read(mounted.ward.layout.blob_path(layer)).expect("readable");
+    let good = digest_of(&mounted.ward.good);
+    let by_digest = format!(".ocifs/digests/sha256/{}/manifest.json", good.encoded());
+    // The good file is open or was looked at before, between and after the bad ones.
+    for round in ["first", "second"] {
+        mounted.assert_good(round);
+        let (errno, code) = (EBADMSG, "BLOB_SIZE");
+        mounted.assert_bad_ref("manifest-size", "manifest.json", errno, code);
+        mounted.assert_bad_ref("manifest-type", "index.json", EUCLEAN, "JSON_MEDIA_TYPE");
+        mounted.assert_refused(round, "config-size/config.json", errno, code);
+        mounted.assert_refused(round, "layer-size/layers/00.tar", errno, code);
+        let encrypted = "layer-encrypted/layers/00.tar";
+        mounted.assert_refused(round, encrypted, libc::EOPNOTSUPP, "LAYER_ENCRYPTED");
+        let tar = tar_of(crate::ward::FILES);
+        mounted.assert_holds(round, "layer-type/layers/00.tar", &tar);
+        mounted.assert_holds(round, "layer-raw/layers/00.bin", &stored);
+        let manifest = mounted.ward.manifest_text();
+        mounted.assert_holds(round, &by_digest, manifest.as_bytes());
+    }
+}
+
+#[test]
+fn b10_bad_names_beside_an_open_file() {
+    if !can_mount("b10_bad_names_beside_an_open_file") {
+        return;
+    }
+    // The kernel knows the good names; then it learns the bad ones, and asks for the
+    // good ones by inode number.
+    let ward = Ward::new();
+    let mut layer = ward.layer.descriptor.clone();
+    layer["size"] = json!(1);
+    let manifest: Value = serde_json::from_str(&ward.manifest_text()).expect("it is JSON");
+    let mut config = manifest["config"].clone();
+    let members = json!({"config": config, "layers": [layer]});
+    ward.layout
+        .add_ref("bad-layer", &ward.layout.manifest(&members));
+    config["size"] = json!(1);
+    let members = json!({"config": config, "layers": [ward.layer.descriptor]});
+    ward.layout
+        .add_ref("bad-config", &ward.layout.manifest(&members));
+    let mounted = ward.mount();
+    for (good, bad) in [
+        ("good/layers/00.tar", "bad-layer/layers/00.tar"),
+        ("good/config.json", "bad-config/config.json"),
+    ] {
+        let ino = |path: &str| {
+            use std::os::unix::fs::MetadataExt;
+            fs::metadata(mounted.mount.join(path))
+                .expect("it is there")
+                .ino()
+        };
+        let bytes = mounted
+            .read(good)
+            .unwrap_or_else(|error| panic!("{good}: {error}"));
+        let (first, second) = (ino(good), ino(bad));
+        assert_ne!(first, second, "{good} and {bad} are one inode");
+        mounted.assert_refused(bad, bad, EBADMSG, "BLOB_SIZE");
+        mounted.assert_holds(good, good, &bytes);
+    }
+}
+
+#[test]
 fn b11_missing_and_there_later() {
     if !can_mount("b11_missing_and_there_later") {
         return;

@@ -291,6 +291,33 @@ fn l8_index_and_manifest_at_once() {
 }
 
 #[test]
+fn l9_media_types_that_disagree() {
+    if !can_mount("l9_media_types_that_disagree") {
+        return;
+    }
+    let ward = Ward::new();
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}).to_string();
+    ward.add_manifest("index-says-so", &index);
+    ward.add_manifest("index-by-shape", r#"{"schemaVersion":2,"manifests":[]}"#);
+    let manifest = ward.manifest_text();
+    let no_type = manifest.replacen(&format!("\"mediaType\":\"{MANIFEST}\","), "", 1);
+    let as_index = |text: &str| ward.layout.blob(INDEX, text.as_bytes());
+    ward.layout
+        .add_ref("manifest-says-so", &as_index(&manifest));
+    ward.layout
+        .add_ref("manifest-by-shape", &as_index(&no_type));
+    let mounted = ward.mount();
+    for (name, file) in [
+        ("index-says-so", "manifest.json"),
+        ("index-by-shape", "manifest.json"),
+        ("manifest-says-so", "index.json"),
+        ("manifest-by-shape", "index.json"),
+    ] {
+        mounted.assert_bad_ref(name, file, EUCLEAN, "JSON_MEDIA_TYPE");
+    }
+}
+
+#[test]
 fn l10_index_in_itself() {
     if !can_mount("l10_index_in_itself") {
         return;
@@ -735,6 +762,48 @@ fn l19_many_refs_to_one_digest() {
         mounted.assert_holds("one of many", &path, manifest.as_bytes());
     }
     mounted.assert_good("beside many");
+}
+
+#[test]
+fn l20_embedded_data() {
+    if !can_mount("l20_embedded_data") {
+        return;
+    }
+    let ward = Ward::new();
+    let with_data = |descriptor: &Value, data: &str| {
+        let mut descriptor = descriptor.clone();
+        descriptor["data"] = json!(data);
+        descriptor
+    };
+    // base64 of `{}`, of `{ }`, of `[]`.
+    let empty = ward.layout.blob(CONFIG, b"{}");
+    let config = |data: &str| json!({"config": with_data(&empty, data), "layers": []});
+    let rows = [
+        ("right", "e30=", None),
+        ("size", "eyB9", Some("BLOB_SIZE")),
+        ("content", "W10=", Some("BLOB_DIGEST")),
+        ("no-base64", "{}", Some("BLOB_DIGEST")),
+    ];
+    for (row, data, _) in rows {
+        ward.layout
+            .add_ref(row, &ward.layout.manifest(&config(data)));
+    }
+    // The manifest itself, known and right under other names.
+    ward.layout
+        .add_ref("manifest", &with_data(&ward.good, "e30="));
+    let layer = with_data(&ward.layer.descriptor, "e30=");
+    ward.add_image_of("layer", &[layer]);
+    let mounted = ward.mount();
+    mounted.assert_good("first");
+    for (row, _, code) in rows {
+        let path = format!("{row}/config.json");
+        match code {
+            None => mounted.assert_holds(row, &path, b"{}"),
+            Some(code) => mounted.assert_refused(row, &path, EBADMSG, code),
+        }
+    }
+    mounted.assert_bad_ref("manifest", "manifest.json", EBADMSG, "BLOB_SIZE");
+    mounted.assert_refused("layer", "layer/layers/00.tar", EBADMSG, "BLOB_SIZE");
 }
 
 #[test]

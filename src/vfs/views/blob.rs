@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::Views;
 use super::documents::open_sized;
+use super::faults::{claim, subject};
 use super::xattr::Xattrs;
 use crate::oci::limits::MAX_DOCUMENT_SIZE;
 use crate::oci::{Descriptor, Digest};
@@ -67,12 +68,11 @@ impl DescribedBlob {
 
 impl Node for DescribedBlob {
     fn key(&self) -> NodeKey {
-        let refused = if self.refusal.is_some() {
-            "refused"
-        } else {
-            "image"
-        };
-        NodeKey::Content(refused, self.descriptor.digest.to_string())
+        // What was refused as one type of document may be right as another.
+        match &self.refusal {
+            Some(_) => NodeKey::Content("refused", subject(&self.descriptor)),
+            None => NodeKey::Content("image", claim(&self.descriptor)),
+        }
     }
 
     fn kind(&self) -> FileKind {
@@ -105,7 +105,7 @@ impl Node for DescribedBlob {
     fn open(&self) -> Result<Arc<dyn OpenFile>, Error> {
         self.views
             .faults()
-            .judge(self.descriptor.digest.as_str(), self.try_open())
+            .judge(&subject(&self.descriptor), self.try_open())
     }
 
     fn xattr_names(&self) -> Vec<String> {
@@ -120,7 +120,7 @@ impl Node for DescribedBlob {
 impl DescribedBlob {
     fn xattrs(&self) -> Xattrs {
         let fault = self.refusal.as_ref().and_then(Error::fault);
-        let fault = fault.or_else(|| self.views.faults().find(self.descriptor.digest.as_str()));
+        let fault = fault.or_else(|| self.views.faults().find(&subject(&self.descriptor)));
         Xattrs::of(&self.descriptor).with_fault(fault.as_ref())
     }
 }

@@ -40,7 +40,20 @@ struct Kept {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     digest: Digest,
+    size: u64,
     read_as: MediaType,
+}
+
+impl Key {
+    fn of(descriptor: &Descriptor) -> Self {
+        Self {
+            digest: descriptor.digest.clone(),
+            // The document is right; a descriptor that says another size is not.
+            size: descriptor.size,
+            // The same bytes read as another type may be refused.
+            read_as: descriptor.media_type.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -78,12 +91,9 @@ impl Documents {
         let Some(document_type) = DocumentType::of(&descriptor.media_type) else {
             return Ok(None);
         };
-        // The same bytes read as another type may be refused.
-        let key = Key {
-            digest: descriptor.digest.clone(),
-            read_as: descriptor.media_type.clone(),
-        };
+        let key = Key::of(descriptor);
         if let Some(Value::Document(document)) = self.find(&key) {
+            descriptor.check_data()?;
             return Ok(Some(document));
         }
         let bytes = self.bytes(descriptor)?;
@@ -103,10 +113,7 @@ impl Documents {
         if descriptor.media_type.kind() != Kind::Config {
             return Ok(None);
         }
-        let key = Key {
-            digest: descriptor.digest.clone(),
-            read_as: descriptor.media_type.clone(),
-        };
+        let key = Key::of(descriptor);
         if let Some(Value::Config(config)) = self.find(&key) {
             return Ok(Some(config));
         }
@@ -150,13 +157,15 @@ impl Documents {
     }
 }
 
-/// Opens a blob and compares its size with the descriptor's, before anything is hashed.
+/// Opens a blob and compares it with what the descriptor says, as far as that needs none of
+/// its bytes: its size, and that data in the descriptor has its digest.
 ///
 /// # Errors
-/// [`Error::Damaged`] if the size differs; what is wrong with the file.
+/// [`Error::Damaged`] if one differs; what is wrong with the file.
 pub(super) fn open_sized(layout: &Layout, descriptor: &Descriptor) -> Result<Blob, Error> {
     let blob = layout.open_blob(&descriptor.digest)?;
     if blob.size() == descriptor.size {
+        descriptor.check_data()?;
         return Ok(blob);
     }
     Err(Error::damaged(

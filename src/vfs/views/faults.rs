@@ -4,10 +4,34 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use crate::oci::Descriptor;
 use crate::vfs::error::{Error, Fault};
 
 /// How many faults are kept; a layout that is all broken must not fill the memory.
 const MAX_FAULTS: usize = 1000;
+
+/// How much of a media type is in a subject, in characters. The longest known one has 75.
+const MEDIA_TYPE_LEN: usize = 100;
+
+/// What faults of the blob that `descriptor` names are noted under. The same bytes can be
+/// right for one descriptor and wrong for another, which says something else of them.
+#[must_use]
+pub(super) fn subject(descriptor: &Descriptor) -> String {
+    let media_type = descriptor.media_type.to_string();
+    let media_type: String = media_type.chars().take(MEDIA_TYPE_LEN).collect();
+    format!("{}, {media_type}", claim(descriptor))
+}
+
+/// What `descriptor` claims of the bytes of its blob. Files whose descriptors claim the
+/// same get the same verdict, so they can be one inode.
+#[must_use]
+pub(super) fn claim(descriptor: &Descriptor) -> String {
+    let Descriptor { digest, size, .. } = descriptor;
+    match descriptor.check_data() {
+        Ok(()) => format!("{digest}, {size} bytes"),
+        Err(_) => format!("{digest}, {size} bytes, other data"),
+    }
+}
 
 /// The faults found so far, by what they were found in.
 #[derive(Debug, Default)]

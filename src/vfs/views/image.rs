@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use super::blob::DescribedBlob;
+use super::faults::subject;
 use super::place::Place;
 use super::xattr::Xattrs;
 use super::{Views, layers, platforms};
@@ -39,7 +40,7 @@ impl ImageDir {
     }
 
     fn xattrs(&self) -> Xattrs {
-        let fault = self.views.faults().find(self.descriptor.digest.as_str());
+        let fault = self.views.faults().find(&subject(&self.descriptor));
         Xattrs::of(&self.descriptor).with_fault(fault.as_ref())
     }
 }
@@ -119,7 +120,7 @@ fn load(
         Limit::IndexDepth.check(place.nesting() + u64::from(is_index))?;
         Ok(document)
     };
-    views.faults().judge(descriptor.digest.as_str(), document())
+    views.faults().judge(&subject(descriptor), document())
 }
 
 /// The manifest's own children; also shown at the top of an index for its default.

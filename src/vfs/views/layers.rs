@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::blob::{DescribedBlob, OpenBlob};
 use super::directory::{Directory, Link};
 use super::documents::open_sized;
+use super::faults::{claim, subject};
 use super::place::Place;
 use super::xattr::Xattrs;
 use super::{Views, mtime};
@@ -174,7 +175,7 @@ impl LayerTar {
     fn try_open(&self) -> Result<Opened, Error> {
         let blob = open_sized(self.views.layout(), &self.descriptor)?;
         let compression = Compression::of(&blob);
-        let encrypted = self.descriptor.media_type.kind() == Kind::Encrypted;
+        let encrypted = self.is_encrypted();
         let decoded = matches!(compression, Ok(Compression::Gzip | Compression::Zstd));
         if encrypted || !decoded {
             self.views.verdicts().verify(&blob, &Unwatched)?;
@@ -192,6 +193,10 @@ impl LayerTar {
         let layer = self.views.layers().open(Arc::new(blob))?;
         self.check_diff_id(layer.diff_id())?;
         Ok(Opened::Decoded(layer))
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.descriptor.media_type.is_encrypted()
     }
 
     /// A stored layer that is not compressed is its own DiffID.
@@ -267,16 +272,25 @@ impl LayerTar {
     /// What faults of this layer are noted under: the same blob can be right for one
     /// image and wrong for another, whose config says something else of it.
     fn subject(&self) -> String {
+        let subject = subject(&self.descriptor);
         match &self.diff_id {
-            Some(diff_id) => format!("{} as {diff_id}", self.descriptor.digest),
-            None => self.descriptor.digest.to_string(),
+            Some(diff_id) => format!("{subject} as {diff_id}"),
+            None => subject,
         }
     }
 }
 
 impl Node for LayerTar {
     fn key(&self) -> NodeKey {
-        NodeKey::Content("layer", self.subject())
+        let claim = claim(&self.descriptor);
+        let encrypted = if self.is_encrypted() {
+            ", encrypted"
+        } else {
+            ""
+        };
+        let diff_id = self.diff_id.as_ref().map(ToString::to_string);
+        let text = format!("{claim} {}{encrypted}", diff_id.unwrap_or_default());
+        NodeKey::Content("layer", text)
     }
 
     fn kind(&self) -> FileKind {

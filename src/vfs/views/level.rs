@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::directory::{Directory, Link};
+use super::faults::subject;
 use super::place::Place;
 use super::refs::{Here, Level, Target};
 use super::xattr::Xattrs;
@@ -110,7 +111,7 @@ impl LevelDir {
         match target {
             Target::One(entry) => match &entry.descriptor {
                 Ok(descriptor) => {
-                    let fault = self.views.faults().find(descriptor.digest.as_str());
+                    let fault = self.views.faults().find(&subject(descriptor));
                     Xattrs::of(descriptor)
                         .with_ref(name.as_deref())
                         .with_fault(fault.as_ref())

@@ -58,15 +58,27 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Keeps one descriptor for each digest: the first under which it can be read, so
+    /// that one which says something wrong of a blob does not hide the right one.
+    /// Whether it is kept.
+    fn keep(&mut self, descriptor: &Descriptor) -> bool {
+        let is_bad = |other: &Descriptor| self.views.documents().document(other).is_err();
+        let kept = match self.found.get(&descriptor.digest) {
+            None => true,
+            Some(other) => other != descriptor && is_bad(other) && !is_bad(descriptor),
+        };
+        if kept {
+            let (digest, descriptor) = (descriptor.digest.clone(), descriptor.clone());
+            self.found.insert(digest, descriptor);
+        }
+        kept
+    }
+
     fn visit(&mut self, descriptor: &Descriptor, depth: u64) {
         let Some(document_type) = DocumentType::of(&descriptor.media_type) else {
             return;
         };
-        let seen = self
-            .found
-            .insert(descriptor.digest.clone(), descriptor.clone())
-            .is_some();
-        if seen || !document_type.is_index() || depth > MAX_INDEX_DEPTH {
+        if !self.keep(descriptor) || !document_type.is_index() || depth > MAX_INDEX_DEPTH {
             return;
         }
         match self.views.documents().document(descriptor) {
