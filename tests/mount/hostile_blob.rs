@@ -311,6 +311,54 @@ impl Drop for Overlay {
 }
 
 #[test]
+fn b5_swapped_without_passthrough() {
+    const NAME: &str = "b5_swapped_without_passthrough";
+    if !has(NAME, &[Need::Fuse, Need::Root]) {
+        return;
+    }
+    // The kernel reads nothing itself from a layout that lies on a stacked file system.
+    let ward = Ward::new();
+    let (tar, layers) = add_large(&ward);
+    let below = tempfile::tempdir().expect("a temporary directory can be made");
+    let dir = |name: &str| {
+        let path = below.path().join(name);
+        fs::create_dir(&path).expect("writable");
+        path.display().to_string()
+    };
+    let (upper, work) = (dir("upper"), dir("work"));
+    let lower = ward.layout.path().to_owned();
+    let options = format!(
+        "lowerdir={},upperdir={upper},workdir={work}",
+        lower.display()
+    );
+    let mounted = run(
+        "mount",
+        &[
+            "-t".as_ref(),
+            "overlay".as_ref(),
+            "-o".as_ref(),
+            options.as_ref(),
+            "overlay".as_ref(),
+            lower.as_os_str(),
+        ],
+    );
+    if !mounted.status.success() {
+        crate::common::skip(NAME, "overlayfs cannot be mounted");
+        return;
+    }
+    let overlay = Overlay(lower);
+    // Written there, so that what happens to the names is seen at the files.
+    for layer in &layers {
+        let path = ward.layout.blob_path(&layer.descriptor);
+        replace(&path, &fs::read(&path).expect("the blob is readable"));
+    }
+    let mounted = ward.mount();
+    assert_swapped(&mounted, &tar, &layers);
+    drop(mounted.mount);
+    drop(overlay);
+}
+
+#[test]
 fn b6_overwritten_while_it_is_read() {
     if !can_mount("b6_overwritten_while_it_is_read") {
         return;
