@@ -7,6 +7,7 @@ mod common;
 mod changes;
 mod hostile_blob;
 mod hostile_layout;
+mod hostile_stream;
 mod image;
 mod patience;
 mod tools;
