@@ -174,7 +174,11 @@ impl Error {
     }
 }
 
-/// The whole chain of an error as one line.
+/// The longest text of an error, in bytes. It may quote a document of megabytes, while an
+/// extended attribute takes 64 KiB, and a thousand faults are kept.
+const MAX_TEXT: usize = 2_000;
+
+/// The whole chain of an error as one line, cut to a readable length.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -182,6 +186,14 @@ fn chain(error: &dyn std::error::Error) -> String {
         text.push_str(": ");
         text.push_str(&source.to_string());
         next = source.source();
+    }
+    if text.len() > MAX_TEXT {
+        let mut end = MAX_TEXT;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
     }
     text
 }

@@ -306,8 +306,11 @@ fn l9_media_types_that_disagree() {
         .add_ref("manifest-says-so", &as_index(&manifest));
     ward.layout
         .add_ref("manifest-by-shape", &as_index(&no_type));
+    let long = manifest.replacen(MANIFEST, &format!("{MANIFEST}{}", "x".repeat(1 << 20)), 1);
+    ward.add_manifest("long", &long);
     let mounted = ward.mount();
     for (name, file) in [
+        ("long", "manifest.json"),
         ("index-says-so", "manifest.json"),
         ("index-by-shape", "manifest.json"),
         ("manifest-says-so", "index.json"),
