@@ -456,7 +456,7 @@ fn b8_unreadable() {
     let parts = add_patient(&ward, "p");
     for part in &parts[1..] {
         let path = ward.layout.blob_path(&part.blob);
-        fs::set_permissions(path, fs::Permissions::from_mode(0)).expect("it is ours");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).expect("it is ours");
     }
     let mut options = MountOptions::new(ward.layout.path());
     if has(NAME, &[Need::Root]) {
