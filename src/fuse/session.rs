@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ const MIN_THREADS: usize = 8;
 /// How much the kernel may read ahead, in KiB. The protocol's offer stops at 128, which
 /// makes a decode of a few MiB start again and again.
 const READ_AHEAD_KB: &str = "1024";
+
+/// Where the helper is looked for: what could mount must be able to unmount, and `fuser`
+/// does not rely on `PATH` alone.
+const HELPERS: [&str; 2] = ["fusermount3", "/bin/fusermount3"];
 
 /// Why a mount could not be made or ended.
 #[derive(Debug, thiserror::Error)]
@@ -266,17 +270,21 @@ fn unmount_by_helper(path: &Path, how: Unmount) -> Result<(), MountError> {
         abort(path);
     }
     let lazy = (how != Unmount::IfUnused).then_some("-z");
-    let output = Command::new("fusermount3")
-        .arg("-u")
-        .args(lazy)
-        .arg("--")
-        .arg(path)
-        .stdin(Stdio::null())
-        .output();
-    let output = match output {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::NoHelper),
-        other => other.map_err(|source| io_error("unmount", path, source))?,
+    let run = |helper: &&str| {
+        let mut command = Command::new(helper);
+        command.arg("-u").args(lazy).arg("--").arg(path);
+        command.stdin(Stdio::null()).output()
     };
+    let is_there = |output: &io::Result<Output>| {
+        let kind = output.as_ref().map_err(io::Error::kind);
+        kind.err() != Some(io::ErrorKind::NotFound)
+    };
+    let output = HELPERS
+        .iter()
+        .map(run)
+        .find(is_there)
+        .ok_or(MountError::NoHelper)?
+        .map_err(|source| io_error("unmount", path, source))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
         Ok(())
