@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod unmount;
 
 mod demo;
 mod reading;
