@@ -45,9 +45,12 @@ pub fn first_view(layout: &Layout) -> Result<View, Error> {
     let deadline = Instant::now() + OPEN_PATIENCE;
     loop {
         match layout.read_index() {
-            Err(Error::Empty { .. } | Error::Content { .. } | Error::Missing { .. })
-                if Instant::now() < deadline =>
-            {
+            Err(
+                Error::Empty { .. }
+                | Error::Content { .. }
+                | Error::Missing { .. }
+                | Error::Unsettled { .. },
+            ) if Instant::now() < deadline => {
                 std::thread::sleep(RETRY);
             }
             other => return other,

@@ -230,6 +230,7 @@ impl From<layout::Error> for Error {
             layout::Error::Missing { .. } => Self::missing("LAYOUT_FILE_MISSING", text),
             layout::Error::FileType { .. } => Self::malformed("LAYOUT_FILE_TYPE", text),
             layout::Error::Empty { .. } => Self::malformed("LAYOUT_FILE_EMPTY", text),
+            layout::Error::Unsettled { .. } => Self::malformed("LAYOUT_FILE_UNSETTLED", text),
             layout::Error::Version { .. } => Self::unsupported("LAYOUT_VERSION", text),
             layout::Error::Content { source, .. } => source.into(),
             layout::Error::Io { source, .. } => Self::Io {

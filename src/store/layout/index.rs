@@ -50,22 +50,28 @@ impl Layout {
     /// Reads `index.json` once. A file that changes meanwhile is read again.
     ///
     /// # Errors
-    /// [`Error::Empty`] and [`Error::Content`] may mean that another tool is writing the
+    /// [`Error::Empty`], [`Error::Content`] and [`Error::Unsettled`] may mean that another tool is writing the
     /// file; whether to wait for it is for the caller to decide.
     pub fn read_index(&self) -> Result<View, Error> {
         let mut attempt = 1;
         loop {
+            let before = self.index_identity()?;
             let (bytes, file) = self.dir.read("index.json", Limit::IndexJsonSize)?;
             let metadata = file
                 .metadata()
                 .map_err(|source| self.dir.io("stat", "index.json", source))?;
             let identity = Identity::from(&metadata);
-            let settled = identity.size == bytes.len() as u64;
-            if !settled && attempt < READ_ATTEMPTS {
-                attempt += 1;
-                continue;
+            // A file of the same size that was rewritten in between may be half one thing
+            // and half the other, and right JSON all the same.
+            let settled = identity == before && identity.size == bytes.len() as u64;
+            if settled {
+                return self.view(bytes, identity);
             }
-            return self.view(bytes, identity);
+            if attempt == READ_ATTEMPTS {
+                let path = self.dir.path.join("index.json");
+                return Err(Error::Unsettled { path });
+            }
+            attempt += 1;
         }
     }
 
@@ -90,6 +96,58 @@ impl Layout {
             bytes: bytes.into(),
             entries,
             identity,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+    #[test]
+    fn an_index_that_is_rewritten_meanwhile_is_never_mixed() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        crate::store::layout::init(dir.path())?;
+        let path = dir.path().join("index.json");
+        // They differ in what they say, not in how long they are: halves fit together.
+        let index = |letter: &str| {
+            let text = letter.repeat(1 << 20);
+            format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"x":"{text}"}}}}"#)
+        };
+        let indexes = ["a", "b"].map(index);
+        std::fs::write(&path, &indexes[0])?;
+        let layout = Layout::open(dir.path(), &[])?;
+        let stop = AtomicBool::new(false);
+        let write = || {
+            for index in indexes.iter().cycle() {
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                std::fs::write(&path, index)?;
+            }
+            Ok::<(), std::io::Error>(())
+        };
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(write);
+            let end = Instant::now() + Duration::from_secs(1);
+            let is_whole = |view: &View| {
+                let same = |index: &String| index.as_bytes() == &**view.bytes();
+                indexes.iter().any(same)
+            };
+            let mut mixed = 0;
+            while Instant::now() < end {
+                // Refused is fine while it is written.
+                mixed += usize::from(layout.read_index().is_ok_and(|view| !is_whole(&view)));
+            }
+            stop.store(true, Ordering::Relaxed);
+            writer.join().map_err(|_| "the writer panicked")??;
+            assert_eq!(mixed, 0, "mixtures were believed");
+            assert!(is_whole(&layout.read_index()?), "what is there in the end");
+            Ok(())
         })
     }
 }

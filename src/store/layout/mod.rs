@@ -71,6 +71,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file did not stay the same while it was read.
+    #[error("{} changes again and again: another tool is writing it", path.display())]
+    Unsettled {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file's content is not what the specification says.
     #[error("{} is not right", path.display())]
     Content {
