@@ -358,7 +358,8 @@ fn fusermount_ends_the_daemon() {
     ) {
         return;
     }
-    let mount = Sample::new().start();
+    let sample = Sample::new();
+    let mount = sample.start();
     run_ok("fusermount3", &["-u".as_ref(), mount.path().as_os_str()]);
     until(AT_ALL, "the daemon ends", || is_gone(mount.pid()));
     assert_eq!(mount.unmount().code(), Some(0));
@@ -370,7 +371,8 @@ fn a_mount_in_use_is_unmounted_by_force_only() {
     if !has(NAME, &[Need::Fuse]) {
         return;
     }
-    let mount = Sample::new().start();
+    let sample = Sample::new();
+    let mount = sample.start();
     let file = File::open(mount.join("app/manifest.json")).expect("it is sound");
     let output = run(OCIFS, &["unmount".as_ref(), mount.path().as_os_str()]);
     let stderr = String::from_utf8_lossy(&output.stderr);
