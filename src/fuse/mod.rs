@@ -10,6 +10,7 @@
 //! - A handler that panics must not end the mount: the panic is caught, and the reply
 //!   that is dropped by it answers EIO.
 
+mod caller;
 mod convert;
 mod passthrough;
 mod session;
@@ -31,7 +32,7 @@ pub use session::{Mount, MountError, MountOptions, Notifier, Unmount, is_stale, 
 
 use self::convert::{GENERATION, errno, file_attr, file_type};
 use self::passthrough::{Mode, Passthrough};
-use crate::vfs::{Caching, Error, Handle, Ino, Vfs};
+use crate::vfs::{Attr, Caching, Error, Handle, Ino, Patience, Vfs};
 
 /// The largest write that is taken in one request, in bytes. `fuser` keeps a buffer of
 /// this size for each thread; the kernel sends no more than this at once anyway.
@@ -107,6 +108,13 @@ fn refuse(request: &str, ino: Ino, error: &Error) -> Errno {
     errno(error)
 }
 
+fn attr_reply(ino: Ino, attr: Result<Attr, Error>, reply: ReplyAttr) {
+    match attr {
+        Ok(attr) => reply.attr(&attr.lifetime.duration(), &file_attr(ino, &attr)),
+        Err(error) => reply.error(refuse("getattr", ino, &error)),
+    }
+}
+
 fn open_reply(vfs: &Vfs, passthrough: &Passthrough, ino: Ino, reply: ReplyOpen) {
     let (handle, file) = match vfs.open(ino) {
         Ok(opened) => opened,
@@ -166,11 +174,14 @@ impl Filesystem for FuseAdapter {
         self.vfs.forget(Ino(ino.0), nlookup);
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let ino = Ino(ino.0);
-        self.answer(ino, move |vfs, _| match vfs.attr(ino) {
-            Ok(attr) => reply.attr(&attr.lifetime.duration(), &file_attr(ino, &attr)),
-            Err(error) => reply.error(refuse("getattr", ino, &error)),
+        // Who wants no size need not wait for it.
+        if self.vfs.would_wait(ino) && caller::needs_no_size(req.pid()) {
+            return guard(|| attr_reply(ino, self.vfs.attr(ino, Patience::Never), reply));
+        }
+        self.answer(ino, move |vfs, _| {
+            attr_reply(ino, vfs.attr(ino, Patience::Wait), reply);
         });
     }
 
@@ -302,10 +313,11 @@ impl Filesystem for FuseAdapter {
         guard(|| {
             let ino = Ino(ino.0);
             let listing = self.vfs.children(Handle(fh.0), offset == 0);
-            let (children, own) = match listing.and_then(|c| Ok((c, self.vfs.attr(ino)?))) {
-                Ok(listing) => listing,
-                Err(error) => return reply.error(refuse("readdirplus", ino, &error)),
-            };
+            let (children, own) =
+                match listing.and_then(|c| Ok((c, self.vfs.attr(ino, Patience::Never)?))) {
+                    Ok(listing) => listing,
+                    Err(error) => return reply.error(refuse("readdirplus", ino, &error)),
+                };
             let (attr, none) = (file_attr(ino, &own), std::time::Duration::ZERO);
             let dots = [".", ".."].map(OsStr::new);
             // The kernel takes no reference for these two.

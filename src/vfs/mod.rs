@@ -138,12 +138,12 @@ impl Vfs {
         self.inodes.len()
     }
 
-    /// The attributes of a node; waits until they are exact.
+    /// The attributes of a node: exact ones with [`Patience::Wait`].
     ///
     /// # Errors
     /// [`Error::Stale`], or what the node answers.
-    pub fn attr(&self, ino: Ino) -> Result<Attr, Error> {
-        self.node(ino)?.attr(Patience::Wait)
+    pub fn attr(&self, ino: Ino, patience: Patience) -> Result<Attr, Error> {
+        self.node(ino)?.attr(patience)
     }
 
     /// Whether `attr` or `open` of this node would wait for a first pass or a hashing.
@@ -266,7 +266,8 @@ impl Vfs {
     /// [`Error::NoData`] from the end on; [`Error::Invalid`] for other kinds of seek,
     /// which the kernel does itself.
     pub fn seek(&self, ino: Ino, offset: i64, whence: i32) -> Result<i64, Error> {
-        let size = i64::try_from(self.attr(ino)?.size).map_err(|_| Error::Invalid)?;
+        let size =
+            i64::try_from(self.attr(ino, Patience::Wait)?.size).map_err(|_| Error::Invalid)?;
         match whence {
             libc::SEEK_DATA | libc::SEEK_HOLE if offset < 0 || offset >= size => Err(Error::NoData),
             libc::SEEK_DATA => Ok(offset),

@@ -19,7 +19,7 @@ use common::{Compression, Random, TestLayout, digest_of};
 use ocifs::layer::{Layers, LayersOptions};
 use ocifs::store::{Layout, Verdicts};
 use ocifs::vfs::views::{Views, ViewsOptions};
-use ocifs::vfs::{Handle, Ino, NodeKey, OpenFile, Vfs};
+use ocifs::vfs::{Handle, Ino, NodeKey, OpenFile, Patience, Vfs};
 use serde_json::{Value, json};
 
 /// How many operations are done.
@@ -299,7 +299,7 @@ impl Harness {
         let (handle, file) = self.vfs.open(layer).unwrap();
         let tar = &self.images[image].tar;
         assert_eq!(
-            self.vfs.attr(layer).unwrap().size,
+            self.vfs.attr(layer, Patience::Wait).unwrap().size,
             tar.len() as u64,
             "{name}"
         );
@@ -322,7 +322,7 @@ impl Harness {
             .unwrap();
         let error = self.vfs.open(layer).unwrap_err();
         assert_eq!(error.errno(), libc::ENODATA);
-        assert!(self.vfs.attr(layer).is_ok());
+        assert!(self.vfs.attr(layer, Patience::Wait).is_ok());
         std::fs::rename(&aside, &path).unwrap();
         let (handle, _) = self.vfs.open(layer).unwrap();
         self.vfs.release(handle);

@@ -163,7 +163,6 @@ fn listing_reads_no_layer_byte() {
 }
 
 #[test]
-#[ignore = "the kernel asks for all attributes where `ls --color` wants the mode alone"]
 fn listing_with_colours_reads_no_layer_byte() {
     const NAME: &str = "listing_with_colours_reads_no_layer_byte";
     if !has(NAME, &[Need::Fuse]) || !access_is_noted(NAME) {
