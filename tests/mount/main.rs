@@ -10,6 +10,7 @@ mod hostile_layout;
 mod hostile_stream;
 mod image;
 mod life;
+mod odd_names;
 mod patience;
 mod tools;
 mod users;
