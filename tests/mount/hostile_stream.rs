@@ -616,7 +616,7 @@ fn c12_streams_cut_at_every_byte() {
         let members = json!({"config": config, "layers": cuts});
         ward.layout.add_ref("cut", &ward.layout.manifest(&members));
         let mounted = ward.mount();
-        let width = (whole.len() - 1).to_string().len();
+        let width = whole.len().to_string().len();
         for len in 0..whole.len() {
             let path = format!("cut/layers/{len:0width$}.tar");
             let errno = errno_name(mounted.errno(&path));

@@ -767,6 +767,32 @@ fn platforms_that_are_none() {
 }
 
 #[test]
+fn numbers_of_layers() {
+    if !can_mount("numbers_of_layers") {
+        return;
+    }
+    let ward = Ward::new();
+    let stored = ward.layout.layer(Compression::None, FILES);
+    for count in [1, 10, 99, 100, 101] {
+        let layers = vec![stored.descriptor.clone(); count];
+        ward.add_image_of(&count.to_string(), &layers);
+    }
+    let mounted = ward.mount();
+    for (count, first, last) in [
+        (1, "00.tar", "00.tar"),
+        (10, "00.tar", "09.tar"),
+        (99, "00.tar", "98.tar"),
+        (100, "000.tar", "099.tar"),
+        (101, "000.tar", "100.tar"),
+    ] {
+        let names = mounted.names(&format!("{count}/layers"));
+        assert_eq!(names.len(), count);
+        let ends = (names[0].as_str(), names[count - 1].as_str());
+        assert_eq!(ends, (first, last), "{count} layers");
+    }
+}
+
+#[test]
 fn artifacts_are_shown_raw() {
     if !can_mount("artifacts_are_shown_raw") {
         return;

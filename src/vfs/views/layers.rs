@@ -52,14 +52,8 @@ fn list(views: &Arc<Views>, place: &Place, descriptor: &Descriptor) -> Result<Ve
         return Ok(Vec::new());
     };
     let diff_ids = diff_ids(views, manifest);
-    // Two digits, and as many as the last number needs.
-    let width = manifest
-        .layers
-        .len()
-        .saturating_sub(1)
-        .max(10)
-        .to_string()
-        .len();
+    // Two digits, three from 100 layers on.
+    let width = manifest.layers.len().max(10).to_string().len();
     let mut children = Vec::with_capacity(manifest.layers.len() * 2);
     for (at, layer) in manifest.layers.iter().enumerate() {
         let number = format!("{at:0width$}");
