@@ -76,13 +76,16 @@ pub trait Node: Debug + Send + Sync {
         super::attr::Lifetime::Forever
     }
 
-    /// The child of that name, or `None`.
+    /// The child of that name, or `None`. By default the children that are listed are
+    /// looked through.
     ///
     /// # Errors
     /// [`Error::NotDirectory`] where there can be no children.
     fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
-        let _ = name;
-        Err(Error::NotDirectory)
+        let mut children = self.list()?.into_iter();
+        Ok(children
+            .find(|child| child.name == name)
+            .map(|child| child.node))
     }
 
     /// All children that are listed, in a fixed order, without `.` and `..`.

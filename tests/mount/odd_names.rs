@@ -90,7 +90,7 @@ fn ten_thousand_refs() {
     let deep = |number: u64| format!("registry.example/team-{}/app:{number}", number % TEAMS);
     let mut entries = ward.layout.entries();
     for number in 0..REFS {
-        let name = if number % 2 == 0 {
+        let name = if number.is_multiple_of(2) {
             flat(number)
         } else {
             deep(number)
@@ -113,13 +113,13 @@ fn ten_thousand_refs() {
     let mut random = Random::new();
     for _ in 0..300 {
         let number = random.within(0..REFS);
-        let name = if number % 2 == 0 {
+        let name = if number.is_multiple_of(2) {
             flat(number)
         } else {
             deep(number)
         };
         assert_ref(&mounted, &name, Some(&name), &chosen(number).1);
-        let other = if number % 2 == 0 {
+        let other = if number.is_multiple_of(2) {
             deep(number)
         } else {
             flat(number)

@@ -78,14 +78,6 @@ impl Node for Directory {
         Ok(self.views.directory_attr(self.mtime, Lifetime::Forever))
     }
 
-    fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
-        let children = self.list()?;
-        Ok(children
-            .into_iter()
-            .find(|child| child.name == name)
-            .map(|child| child.node))
-    }
-
     fn list(&self) -> Result<Vec<Child>, Error> {
         (self.children)(&self.views, &self.place)
     }

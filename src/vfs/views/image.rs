@@ -60,14 +60,6 @@ impl Node for ImageDir {
             .image_attr(created(&self.views, &self.descriptor)))
     }
 
-    fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
-        let children = self.list()?;
-        Ok(children
-            .into_iter()
-            .find(|child| child.name == name)
-            .map(|child| child.node))
-    }
-
     fn list(&self) -> Result<Vec<Child>, Error> {
         Ok(children(&self.views, &self.place, &self.descriptor))
     }
