@@ -52,12 +52,19 @@ impl Blob {
     /// # Errors
     /// What `fstat` answers.
     pub fn new(digest: Digest, file: File) -> io::Result<Self> {
-        let identity = Identity::from(&file.metadata()?);
-        Ok(Self {
+        let metadata = file.metadata()?;
+        Ok(Self::of(digest, file, &metadata))
+    }
+
+    /// Takes an open regular file, of which `fstat` just said `metadata`, as the blob of
+    /// `digest`.
+    #[must_use]
+    pub fn of(digest: Digest, file: File, metadata: &Metadata) -> Self {
+        Self {
             digest,
-            identity,
-            source: FileSource::new(file)?,
-        })
+            identity: Identity::from(metadata),
+            source: FileSource::of_size(file, metadata.len()),
+        }
     }
 
     /// The digest under which the file was found.

@@ -38,6 +38,12 @@ impl FileSource {
         Ok(Self { file, size })
     }
 
+    /// Wraps an open file whose size is known.
+    #[must_use]
+    pub fn of_size(file: File, size: u64) -> Self {
+        Self { file, size }
+    }
+
     /// The file, for those that hand it to the kernel.
     #[must_use]
     pub fn file(&self) -> &File {

@@ -18,10 +18,7 @@ impl Layout {
     pub fn open_blob(&self, digest: &Digest) -> Result<Blob, Error> {
         for (dir, path) in self.places(digest) {
             match dir.open_file(&path) {
-                Ok(file) => {
-                    return Blob::new(digest.clone(), file)
-                        .map_err(|source| dir.io("stat", &path, source));
-                }
+                Ok((file, metadata)) => return Ok(Blob::of(digest.clone(), file, &metadata)),
                 Err(Error::Missing { .. }) => {}
                 Err(error) => return Err(error),
             }

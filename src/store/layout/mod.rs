@@ -280,29 +280,25 @@ impl Pinned {
     }
 
     /// Opens the regular file `name` beneath the directory.
-    fn open_file(&self, name: &str) -> Result<File, Error> {
+    fn open_file(&self, name: &str) -> Result<(File, Metadata), Error> {
         let file = self.open(name, OFlags::empty())?;
-        let kind = file
+        let metadata = file
             .metadata()
-            .map_err(|source| self.io("stat", name, source))?
-            .file_type();
-        if kind.is_file() {
-            return Ok(file);
+            .map_err(|source| self.io("stat", name, source))?;
+        if metadata.is_file() {
+            return Ok((file, metadata));
         }
         Err(Error::FileType {
             path: self.path.join(name),
             expected: "regular file",
-            found: kind_name(kind),
+            found: kind_name(metadata.file_type()),
         })
     }
 
     /// The whole content of the small file `name`, and the file.
     fn read(&self, name: &str, limit: Limit) -> Result<(Vec<u8>, File), Error> {
-        let mut file = self.open_file(name)?;
-        let size = file
-            .metadata()
-            .map_err(|source| self.io("stat", name, source))?
-            .len();
+        let (mut file, metadata) = self.open_file(name)?;
+        let size = metadata.len();
         limit.check(size).map_err(|source| Error::Content {
             path: self.path.join(name),
             source,

@@ -138,14 +138,19 @@ pub(super) fn manifest_children(
 /// When the image was made, as far as its config can be read.
 #[must_use]
 pub(super) fn created(views: &Views, descriptor: &Descriptor) -> Option<Time> {
+    if let Some(time) = views.created.lock().get(&descriptor.digest) {
+        return Some(*time);
+    }
     let document = views.documents().document(descriptor).ok()??;
-    match &*document {
+    let time = match &*document {
         Document::Manifest(manifest) => manifest_created(views, manifest),
         Document::Index(index) => {
             let (_, document) = platforms::default(views, &index.manifests)?;
             manifest_created(views, document.manifest()?)
         }
-    }
+    }?;
+    views.created.lock().put(descriptor.digest.clone(), time);
+    Some(time)
 }
 
 fn manifest_created(views: &Views, manifest: &ImageManifest) -> Option<Time> {

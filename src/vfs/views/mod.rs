@@ -28,11 +28,13 @@ mod xattr;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 
 use self::documents::Documents;
@@ -46,6 +48,9 @@ use super::{Error, Moved};
 use crate::layer::Layers;
 use crate::oci::{Digest, Platform};
 use crate::store::{Layout, Verdicts, View};
+
+/// How many times of images are kept, at about 200 bytes each.
+const CREATED: NonZeroUsize = NonZeroUsize::new(50_000).expect("it is not zero");
 
 /// How the tree is shown.
 #[derive(Debug, Clone)]
@@ -81,6 +86,9 @@ pub struct Views {
     faults: Faults,
     snapshot: RwLock<Arc<Snapshot>>,
     reachable: Reachable,
+    /// When images were made, by the digest of their manifest or index: asked for again
+    /// and again by listings of all refs, and much smaller than the documents.
+    created: Mutex<LruCache<Digest, Time>>,
     sizes: Mutex<HashMap<Digest, u64>>,
     warned: Mutex<HashSet<Digest>>,
     options: ViewsOptions,
@@ -110,6 +118,7 @@ impl Views {
             faults: Faults::default(),
             snapshot: RwLock::new(Arc::new(Snapshot::new(Arc::new(view), None))),
             reachable: Reachable::default(),
+            created: Mutex::new(LruCache::new(CREATED)),
             sizes: Mutex::default(),
             warned: Mutex::default(),
             options,
