@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attributes;
+mod blobs;
 mod changes;
 mod hostile_blob;
 mod hostile_layout;
@@ -12,6 +14,7 @@ mod image;
 mod life;
 mod odd_names;
 mod patience;
+mod sample;
 mod tools;
 mod users;
 mod waits;

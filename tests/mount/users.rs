@@ -345,24 +345,29 @@ impl Attempt {
     }
 }
 
+/// A directory of mount points that are wrong in some way: by their names, and one in
+/// the layout of the attempt and one around a layout called `inner`.
+fn wrong_mount_points(attempt: &Attempt) {
+    let path = |name: &str| attempt.path(name);
+    fs::write(path("file"), "x").expect("it is ours");
+    symlink(path("mnt"), path("link")).expect("it is ours");
+    fs::create_dir_all(path("full/sub")).expect("it is ours");
+    fs::create_dir(path("around")).expect("it is ours");
+    ocifs::store::layout::init(&path("around/inner")).expect("it is ours");
+    fs::create_dir(attempt.layout.path().join("mnt")).expect("it is ours");
+    symlink(attempt.layout.path(), path("by-link")).expect("it is ours");
+}
+
 #[test]
 fn e1_mount_points_that_are_refused() {
     if !has("e1_mount_points_that_are_refused", &[Need::Fuse]) {
         return;
     }
     let attempt = Attempt::new();
+    wrong_mount_points(&attempt);
     let layout = attempt.layout.path();
     let path = |name: &str| attempt.path(name);
-    fs::write(path("file"), "x").expect("it is ours");
-    symlink(path("mnt"), path("link")).expect("it is ours");
-    fs::create_dir_all(path("full/sub")).expect("it is ours");
-    let around = path("around");
-    fs::create_dir(&around).expect("it is ours");
-    let inner = around.join("inner");
-    ocifs::store::layout::init(&inner).expect("it is ours");
-    fs::create_dir(layout.join("mnt")).expect("it is ours");
-    let by_link = path("by-link");
-    symlink(layout, &by_link).expect("it is ours");
+    let (inner, around, by_link) = (path("around/inner"), path("around"), path("by-link"));
     let rows: [(&str, &Path, PathBuf, &[&str]); 9] = [
         (
             "missing",
