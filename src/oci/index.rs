@@ -64,6 +64,8 @@ pub struct Entry {
     pub ref_name: Option<String>,
     /// The full name that containerd, BuildKit or nerdctl gave it.
     pub containerd_name: Option<String>,
+    /// The media type that it says it has, also where it is wrong elsewhere.
+    pub media_type: Option<MediaType>,
     /// What it points to, or what is wrong with it.
     pub descriptor: Result<Descriptor, Error>,
 }
@@ -145,9 +147,11 @@ impl Entry {
             .check(longest.unwrap_or(0) as u64)
             .and_then(|()| Descriptor::from_json(value))
             .map_err(|error| error.of(Part::Manifest(number)));
+        let media_type = value.get("mediaType").and_then(Value::as_str);
         Self {
             ref_name,
             containerd_name,
+            media_type: media_type.map(MediaType::new),
             descriptor,
         }
     }

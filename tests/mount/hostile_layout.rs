@@ -442,18 +442,20 @@ fn l12_ten_thousand_layers() {
 
 /// Puts `digest` at each place where a descriptor stands, and returns the files that
 /// must say so.
-fn add_digest_everywhere(ward: &Ward, row: &str, digest: &str) -> [(String, &'static str); 4] {
+fn add_digest_everywhere(ward: &Ward, row: &str, digest: &str) -> [(String, &'static str); 5] {
     let descriptor =
         |media_type: &str| json!({"mediaType": media_type, "digest": digest, "size": 2});
     let layout = &ward.layout;
     let name = |place: &str| format!("{place}/{row}");
     layout.add_ref(&name("entry"), &descriptor(MANIFEST));
+    layout.add_ref(&name("index-entry"), &descriptor(INDEX));
     ward.add_image_of(&name("layer"), &[descriptor(TAR)]);
     let members = json!({"config": descriptor(CONFIG), "layers": []});
     layout.add_ref(&name("config"), &layout.manifest(&members));
     layout.add_ref(&name("index"), &layout.image_index(&[descriptor(MANIFEST)]));
     [
         (name("entry"), "manifest.json"),
+        (name("index-entry"), "index.json"),
         (name("layer"), "manifest.json"),
         (name("config"), "manifest.json"),
         (name("index"), "index.json"),

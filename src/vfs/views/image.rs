@@ -14,7 +14,7 @@ use super::place::Place;
 use super::xattr::Xattrs;
 use super::{Views, layers, platforms};
 use crate::oci::limits::Limit;
-use crate::oci::{Descriptor, Document, DocumentType, ImageManifest};
+use crate::oci::{Descriptor, Document, DocumentType, ImageManifest, MediaType};
 use crate::vfs::attr::{Attr, FileKind, Time};
 use crate::vfs::error::Error;
 use crate::vfs::node::{Child, Node, NodeKey, Patience};
@@ -82,7 +82,7 @@ pub(super) fn children(views: &Arc<Views>, place: &Place, descriptor: &Descripto
         Err(error) => {
             let node = DescribedBlob::refused(views, descriptor, error);
             return vec![Child {
-                name: file_name(descriptor).to_vec(),
+                name: file_name(&descriptor.media_type).to_vec(),
                 node: Arc::new(node),
             }];
         }
@@ -162,8 +162,8 @@ fn manifest_created(views: &Views, manifest: &ImageManifest) -> Option<Time> {
 }
 
 /// The file under which a document is shown, by what its descriptor says it is.
-fn file_name(descriptor: &Descriptor) -> &'static [u8] {
-    match DocumentType::of(&descriptor.media_type) {
+pub(super) fn file_name(media_type: &MediaType) -> &'static [u8] {
+    match DocumentType::of(media_type) {
         Some(document_type) if document_type.is_index() => b"index.json",
         _ => b"manifest.json",
     }
@@ -172,7 +172,7 @@ fn file_name(descriptor: &Descriptor) -> &'static [u8] {
 fn document_file(views: &Arc<Views>, descriptor: &Descriptor, mtime: Option<Time>) -> Child {
     let node = DescribedBlob::new(views, descriptor, mtime);
     Child {
-        name: file_name(descriptor).to_vec(),
+        name: file_name(&descriptor.media_type).to_vec(),
         node: Arc::new(node),
     }
 }

@@ -13,6 +13,7 @@ use super::refs::{Here, Level, Target};
 use super::xattr::Xattrs;
 use super::{Patience, Views, control, image, platforms};
 use crate::oci::Descriptor;
+use crate::oci::index::Entry;
 use crate::vfs::attr::{Attr, FileKind, Lifetime};
 use crate::vfs::error::Error;
 use crate::vfs::node::{Caching, Child, InMemory, Name, Node, NodeKey, OpenFile};
@@ -71,7 +72,7 @@ impl LevelDir {
                 ..
             }) => match &entry.descriptor {
                 Ok(descriptor) => image::children(&self.views, &self.place(), descriptor),
-                Err(error) => vec![self.malformed(error)],
+                Err(error) => vec![self.malformed(entry, error)],
             },
             Some(Here::Image {
                 target: Target::Platforms(entries),
@@ -92,14 +93,16 @@ impl LevelDir {
     }
 
     /// The file that says what is wrong with an entry that is no descriptor.
-    fn malformed(&self, error: &crate::oci::Error) -> Child {
+    fn malformed(&self, entry: &Entry, error: &crate::oci::Error) -> Child {
+        let media_type = entry.media_type.as_ref();
+        let name = media_type.map_or(&b"manifest.json"[..], image::file_name);
         let node = Malformed {
             views: self.views.clone(),
-            place: self.place(),
+            place: self.place().below(name),
             error: error.clone().into(),
         };
         Child {
-            name: b"manifest.json".to_vec(),
+            name: name.to_vec(),
             node: Arc::new(node),
         }
     }
@@ -202,7 +205,7 @@ impl Node for LevelDir {
     }
 }
 
-/// `manifest.json` of an index entry that is malformed: it cannot be opened.
+/// The document of an index entry that is malformed: it cannot be opened.
 #[derive(Debug)]
 struct Malformed {
     views: Arc<Views>,
@@ -212,7 +215,7 @@ struct Malformed {
 
 impl Node for Malformed {
     fn key(&self) -> NodeKey {
-        self.place.below(b"manifest.json").key("malformed")
+        self.place.key("malformed")
     }
 
     fn kind(&self) -> FileKind {
