@@ -2,20 +2,21 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::layer::Layer;
 use crate::layer::error::Error;
-use crate::layer::queue::{Outcome, PassStatus, Queue};
+use crate::layer::queue::{PassStatus, Passed, Queue, Work};
 use crate::layer::toc::Toc;
 use crate::layer::toc::builder::{self, Control};
 use crate::layer::toc::cache::TocCache;
 use crate::oci::Digest;
 use crate::store::verify::Verdict;
 use crate::store::{Blob, CacheDir, Identity, ReadAt, Verdicts};
-use crate::stream::{Budget, Limits, SpanCache};
+use crate::stream::{self, Budget, Limits, SpanCache};
 
 /// How much memory the Tocs take that nobody uses just now, in bytes: about those of
 /// thirty layers of a gigabyte. Others come back from the cache directory.
@@ -83,12 +84,10 @@ impl Layers {
             tocs: Mutex::new(Budget::new(TOC_MEMORY)),
             failures: Mutex::new(LruCache::new(FAILURES)),
         });
-        let work = Arc::clone(&shared);
+        let work = Box::new(Arc::clone(&shared));
         Self {
             shared,
-            queue: Arc::new(Queue::new(Box::new(move |blob, control| {
-                work.pass(blob, control)
-            }))),
+            queue: Arc::new(Queue::new(work)),
             spans: Arc::new(SpanCache::new(options.memory)),
         }
     }
@@ -133,6 +132,12 @@ impl Layers {
     #[must_use]
     pub fn passes(&self) -> Vec<PassStatus> {
         self.queue.status()
+    }
+
+    /// Waits until nothing is under way: no pass, nor what is done after one to make random
+    /// reads faster and to keep the Toc.
+    pub fn wait_idle(&self) {
+        self.queue.wait_idle();
     }
 
     /// Ends all waits with [`Error::ShutDown`], and the passes; what is open stays
@@ -181,8 +186,34 @@ impl Shared {
         })
     }
 
+    fn verify_or_build(&self, blob: &Blob, control: &Control<'_>) -> Result<Passed, Error> {
+        if let Some(toc) = self.find_for(blob) {
+            self.verdicts.verify(blob, control.progress)?;
+            return Ok(Passed {
+                toc,
+                may_improve: false,
+            });
+        }
+        let toc = builder::build(blob, &self.limits, &self.verdicts, control)?;
+        let toc = Arc::new(toc);
+        self.remember(&toc);
+        let may_improve = stream::may_find_checkpoints(toc.spans());
+        if !may_improve {
+            self.keep(&toc);
+        }
+        Ok(Passed { toc, may_improve })
+    }
+
+    fn keep(&self, toc: &Toc) {
+        if let Some(kept) = &self.kept {
+            kept.store(toc);
+        }
+    }
+}
+
+impl Work for Arc<Shared> {
     /// Hashes the blob if its Toc is known, else decodes it as well.
-    fn pass(&self, blob: &Blob, control: &Control<'_>) -> Outcome {
+    fn pass(&self, blob: &Blob, control: &Control<'_>) -> Result<Passed, Error> {
         // The failure may be that of a pass which ended after this one was asked for.
         if let Some(error) = self.failure(blob) {
             return Err(error);
@@ -198,17 +229,22 @@ impl Shared {
         outcome
     }
 
-    fn verify_or_build(&self, blob: &Blob, control: &Control<'_>) -> Outcome {
-        if let Some(toc) = self.find_for(blob) {
-            self.verdicts.verify(blob, control.progress)?;
-            return Ok(toc);
+    fn improve(&self, blob: &Blob, toc: &Arc<Toc>, control: &Control<'_>) {
+        let stop = || control.stop.load(Ordering::Relaxed);
+        match stream::find_checkpoints(blob, toc.spans(), &stop) {
+            Ok(Some(checkpoints)) => {
+                if let Err(fault) = toc.spans().improve(checkpoints) {
+                    log::error!("checkpoints of layer {}: {fault}", toc.digest());
+                }
+                // It weighs more now.
+                self.remember(toc);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                log::debug!("no checkpoints in layer {}: {error}", toc.digest());
+                return;
+            }
         }
-        let toc = builder::build(blob, &self.limits, &self.verdicts, control)?;
-        let toc = Arc::new(toc);
-        self.remember(&toc);
-        if let Some(kept) = &self.kept {
-            kept.store(&toc);
-        }
-        Ok(toc)
+        self.keep(toc);
     }
 }

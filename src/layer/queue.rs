@@ -29,6 +29,8 @@ pub enum PassState {
     Queued,
     /// It reads.
     Running,
+    /// It is done, and whoever waited reads; random reads are being made faster.
+    Improving,
 }
 
 /// How far a pass over a layer is.
@@ -44,16 +46,31 @@ pub struct PassStatus {
     pub total: u64,
 }
 
-/// What comes out of a pass.
+/// A pass that ended well.
+#[derive(Debug)]
+pub(super) struct Passed {
+    pub(super) toc: Arc<Toc>,
+    /// Whether there is something left to do when nobody waits.
+    pub(super) may_improve: bool,
+}
+
+/// What those who wait get.
 pub(super) type Outcome = Result<Arc<Toc>, Error>;
 
 /// What is done for each blob.
-type Work = Box<dyn Fn(&Blob, &Control<'_>) -> Outcome + Send + Sync>;
+pub(super) trait Work: Send + Sync {
+    /// What others wait for.
+    fn pass(&self, blob: &Blob, control: &Control<'_>) -> Result<Passed, Error>;
+
+    /// What is left to do after it.
+    fn improve(&self, blob: &Blob, toc: &Arc<Toc>, control: &Control<'_>);
+}
 
 /// One piece of work.
 #[derive(Debug)]
 struct Job {
     blob: Arc<Blob>,
+    is_running: AtomicBool,
     done: AtomicU64,
     outcome: Mutex<Option<Outcome>>,
 }
@@ -63,7 +80,15 @@ impl Job {
         self.blob.identity() == blob.identity() && self.blob.digest() == blob.digest()
     }
 
-    fn status(&self, state: PassState) -> PassStatus {
+    fn status(&self) -> PassStatus {
+        let state = match (
+            &*self.outcome.lock(),
+            self.is_running.load(Ordering::Relaxed),
+        ) {
+            (Some(_), _) => PassState::Improving,
+            (None, true) => PassState::Running,
+            (None, false) => PassState::Queued,
+        };
         PassStatus {
             digest: self.blob.digest().clone(),
             state,
@@ -77,12 +102,14 @@ impl Job {
 struct State {
     waiting: VecDeque<Arc<Job>>,
     running: Vec<Arc<Job>>,
+    /// Jobs that nobody waits for any more.
+    later: VecDeque<(Arc<Job>, Arc<Toc>)>,
     workers: usize,
 }
 
 /// See the module. Lock order: the state, then a job's outcome.
 pub(super) struct Queue {
-    work: Work,
+    work: Box<dyn Work>,
     state: Mutex<State>,
     changed: Condvar,
     stop: AtomicBool,
@@ -99,7 +126,7 @@ impl fmt::Debug for Queue {
 
 impl Queue {
     /// An empty queue that does `work` for each blob.
-    pub(super) fn new(work: Work) -> Self {
+    pub(super) fn new(work: Box<dyn Work>) -> Self {
         Self {
             work,
             state: Mutex::default(),
@@ -126,12 +153,17 @@ impl Queue {
     /// What is under way, running first.
     pub(super) fn status(&self) -> Vec<PassStatus> {
         let state = self.state.lock();
-        let running = state.running.iter();
-        let waiting = state.waiting.iter();
-        running
-            .map(|job| job.status(PassState::Running))
-            .chain(waiting.map(|job| job.status(PassState::Queued)))
-            .collect()
+        let later = state.later.iter().map(|(job, _)| job);
+        let jobs = state.running.iter().chain(&state.waiting).chain(later);
+        jobs.map(|job| job.status()).collect()
+    }
+
+    /// Waits until nothing is under way.
+    pub(super) fn wait_idle(&self) {
+        let mut state = self.state.lock();
+        while state.workers > 0 {
+            self.changed.wait(&mut state);
+        }
     }
 
     /// Ends all waits and all work, now and from now on.
@@ -139,6 +171,7 @@ impl Queue {
         let mut state = self.state.lock();
         self.stop.store(true, Ordering::Relaxed);
         state.waiting.clear();
+        state.later.clear();
         self.changed.notify_all();
     }
 
@@ -151,6 +184,7 @@ impl Queue {
         }
         let job = Arc::new(Job {
             blob: Arc::clone(blob),
+            is_running: AtomicBool::new(false),
             done: AtomicU64::new(0),
             outcome: Mutex::new(None),
         });
@@ -174,38 +208,79 @@ impl Queue {
 
     /// Does jobs until there are none.
     fn work(&self) {
-        while let Some(job) = self.next() {
-            let control = Control {
-                progress: &job.done,
-                stop: &self.stop,
-            };
-            // A fault of ours in one pass must neither end the others nor leave anybody
-            // waiting. Nothing that the pass touches is left half done: tables are locked
-            // only to put whole values in.
-            let outcome = catch_unwind(AssertUnwindSafe(|| (self.work)(&job.blob, &control)));
-            let outcome = outcome.unwrap_or_else(|_| {
-                Err(Error::BrokenOff {
-                    digest: job.blob.digest().clone(),
-                })
-            });
-            let mut state = self.state.lock();
-            *job.outcome.lock() = Some(outcome);
-            state.running.retain(|running| !Arc::ptr_eq(running, &job));
-            self.changed.notify_all();
+        loop {
+            match self.next() {
+                Next::Pass(job) => self.pass(&job),
+                Next::Improve(job, toc) => self.improve(&job, &toc),
+                Next::Nothing => return,
+            }
         }
     }
 
-    fn next(&self) -> Option<Arc<Job>> {
-        let mut state = self.state.lock();
-        let job = if self.stop.load(Ordering::Relaxed) {
-            None
-        } else {
-            state.waiting.pop_front()
-        };
-        match &job {
-            Some(job) => state.running.push(Arc::clone(job)),
-            None => state.workers -= 1,
-        }
-        job
+    /// A fault of ours in one pass must neither end the others nor leave anybody waiting.
+    /// Nothing that a pass touches is left half done: tables are locked only to put whole
+    /// values in.
+    fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(work)).ok()
     }
+
+    fn control<'a>(&'a self, job: &'a Job) -> Control<'a> {
+        Control {
+            progress: &job.done,
+            stop: &self.stop,
+        }
+    }
+
+    fn pass(&self, job: &Arc<Job>) {
+        let outcome = Self::guarded(|| self.work.pass(&job.blob, &self.control(job)));
+        let outcome = outcome.unwrap_or_else(|| {
+            Err(Error::BrokenOff {
+                digest: job.blob.digest().clone(),
+            })
+        });
+        let mut state = self.state.lock();
+        state.running.retain(|running| !Arc::ptr_eq(running, job));
+        let outcome = outcome.map(|passed| {
+            if passed.may_improve {
+                let toc = Arc::clone(&passed.toc);
+                state.later.push_back((Arc::clone(job), toc));
+            }
+            passed.toc
+        });
+        *job.outcome.lock() = Some(outcome);
+        self.changed.notify_all();
+    }
+
+    fn improve(&self, job: &Arc<Job>, toc: &Arc<Toc>) {
+        if Self::guarded(|| self.work.improve(&job.blob, toc, &self.control(job))).is_none() {
+            log::error!("work on layer {} broke off", job.blob.digest());
+        }
+        let mut state = self.state.lock();
+        state.running.retain(|running| !Arc::ptr_eq(running, job));
+    }
+
+    fn next(&self) -> Next {
+        let mut state = self.state.lock();
+        if !self.stop.load(Ordering::Relaxed) {
+            if let Some(job) = state.waiting.pop_front() {
+                job.is_running.store(true, Ordering::Relaxed);
+                state.running.push(Arc::clone(&job));
+                return Next::Pass(job);
+            }
+            if let Some((job, toc)) = state.later.pop_front() {
+                state.running.push(Arc::clone(&job));
+                return Next::Improve(job, toc);
+            }
+        }
+        state.workers -= 1;
+        self.changed.notify_all();
+        Next::Nothing
+    }
+}
+
+/// What a worker does next.
+enum Next {
+    Pass(Arc<Job>),
+    Improve(Arc<Job>, Arc<Toc>),
+    Nothing,
 }

@@ -27,6 +27,11 @@ impl<K: Hash + Eq, V> Budget<K, V> {
         self.entries.get(key).map(|(value, _)| value)
     }
 
+    /// Whether there is a value of `key`, which does not count as a use.
+    pub(crate) fn contains(&self, key: &K) -> bool {
+        self.entries.contains(key)
+    }
+
     /// Puts a value in, and older ones out. One that is heavier than the limit alone is
     /// not kept.
     pub(crate) fn insert(&mut self, key: K, value: V, weight: u64) {

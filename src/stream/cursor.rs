@@ -1,12 +1,12 @@
 //! A decoder of any kind, at some place of a stream, ready to go on.
 
-use crate::stream::checkpoint::{Checkpoint, Restart, deflate};
+use crate::store::ReadAt;
 use crate::stream::error::Error;
 use crate::stream::gzip;
 use crate::stream::inflate::Stop;
-use crate::stream::input::{Chunks, Input};
+use crate::stream::input::{Direct, Input};
+use crate::stream::offset::BlobOffset;
 use crate::stream::sniff::Compression;
-use crate::stream::span::SpanTable;
 use crate::stream::zstd;
 
 /// About how much memory a gzip decoder takes: its window, its tables, a chunk of input.
@@ -21,36 +21,28 @@ pub(super) enum Cursor {
 }
 
 impl Cursor {
-    /// A decoder at `checkpoint`.
-    pub(super) fn open(
-        table: &SpanTable,
-        checkpoint: &Checkpoint,
-        chunks: &mut dyn Chunks,
+    /// A decoder at the start of a stream, or of a zstd frame.
+    pub(super) fn fresh(compression: Compression, at: BlobOffset) -> Self {
+        match compression {
+            Compression::Plain => Self::Plain(Input::at(at)),
+            Compression::Gzip => Self::Gzip(gzip::Decoder::new()),
+            Compression::Zstd => Self::Zstd(Box::new(zstd::Decoder::at(at, u64::MAX))),
+        }
+    }
+
+    /// A decoder between two deflate blocks, after the bytes `window`.
+    pub(super) fn deflate(
+        bit_offset: u64,
+        window: &[u8],
+        source: &dyn ReadAt,
     ) -> Result<Self, Error> {
-        Ok(match (checkpoint.restart, table.compression()) {
-            (Restart::Fresh { blob_offset }, Compression::Plain) => {
-                Self::Plain(Input::at(blob_offset))
-            }
-            (Restart::Fresh { blob_offset }, Compression::Zstd) => {
-                Self::Zstd(Box::new(zstd::Decoder::at(blob_offset, u64::MAX)))
-            }
-            (Restart::Fresh { .. }, Compression::Gzip) => Self::Gzip(gzip::Decoder::new()),
-            (
-                Restart::Deflate {
-                    bit_offset,
-                    window,
-                    window_len,
-                },
-                _,
-            ) => {
-                let window = deflate::unpack(table.heap_bytes(window), window_len)?;
-                Self::Gzip(gzip::Decoder::resume(bit_offset, &window, chunks)?)
-            }
-        })
+        let decoder = gzip::Decoder::resume(bit_offset, window, &mut Direct(source))?;
+        Ok(Self::Gzip(decoder))
     }
 
     /// Decodes into `out`; less than all of it only at the end of the stream.
-    pub(super) fn read(&mut self, chunks: &mut dyn Chunks, out: &mut [u8]) -> Result<usize, Error> {
+    pub(super) fn read(&mut self, source: &dyn ReadAt, out: &mut [u8]) -> Result<usize, Error> {
+        let chunks = &mut Direct(source);
         let mut len = 0;
         while len < out.len() {
             let rest = &mut out[len..];

@@ -34,12 +34,16 @@ mod input;
 mod limits;
 mod offset;
 pub mod pass;
+mod read_ahead;
 mod reader;
+mod scratch;
 mod sniff;
 pub mod span;
 mod span_cache;
 mod zstd;
+mod zstd_blocks;
 
+pub use checkpoint::zstd::{find as find_checkpoints, may_find as may_find_checkpoints};
 pub use error::{Error, ErrorClass};
 pub use input::Chunks;
 pub use limits::Limits;
@@ -47,7 +51,7 @@ pub use offset::{BlobOffset, TarOffset};
 pub use pass::{Sink, scan};
 pub use reader::Stream;
 pub use sniff::Compression;
-pub use span::{SpanId, SpanTable};
+pub use span::{Checkpoints, SpanId, SpanTable};
 pub use span_cache::SpanCache;
 
 pub(crate) use budget::Budget;

@@ -15,12 +15,20 @@ use crate::stream::input::{Chunks, Input};
 use crate::stream::limits::Limits;
 use crate::stream::offset::{BlobOffset, TarOffset};
 use crate::stream::sniff::Compression;
-use crate::stream::span::{self, SPAN_SIZE, Span, SpanId, SpanTable};
+use crate::stream::span::{self, Checkpoints, SPAN_SIZE, Span, SpanId, SpanTable};
 use crate::stream::zstd;
+use crate::stream::zstd_blocks::MAX_BLOCK_SIZE;
 
 /// A span is cut at a zstd frame or a gzip member only if it has this many bytes: layers
 /// with a frame for each small file would have a record for each as well.
 const MIN_SPAN_SIZE: usize = 64 << 10;
+
+/// Spans of a zstd frame consist of whole blocks, and end when they have this many bytes.
+const ZSTD_SPAN_SIZE: usize = 192 << 10;
+
+/// Room for such a span, with one byte that is never used: so that there is room left
+/// after every block, which shows that all of it was decoded.
+const ZSTD_ROOM: usize = ZSTD_SPAN_SIZE + MAX_BLOCK_SIZE + 1;
 
 /// Hands out the stored bytes of a pass and takes the decoded ones.
 pub trait Sink: Chunks {
@@ -41,7 +49,11 @@ pub trait Sink: Chunks {
 /// What is wrong with the stream; see [`Error`].
 pub fn scan(source: &dyn ReadAt, sink: &mut dyn Sink, limits: &Limits) -> Result<SpanTable, Error> {
     let compression = Compression::of(source)?;
-    let mut pass = Pass::new(source, sink, limits);
+    let room = match compression {
+        Compression::Plain | Compression::Gzip => SPAN_SIZE,
+        Compression::Zstd => ZSTD_ROOM,
+    };
+    let mut pass = Pass::new(source, sink, limits, room);
     match compression {
         Compression::Plain => pass.plain()?,
         Compression::Gzip => pass.gzip()?,
@@ -54,31 +66,40 @@ struct Pass<'a> {
     source: &'a dyn ReadAt,
     sink: &'a mut dyn Sink,
     limits: &'a Limits,
+    /// The most bytes of a span.
+    room: usize,
     /// The span being decoded, and how much of it there is.
     buf: Vec<u8>,
     len: usize,
+    /// Where in a zstd stream it begins.
+    place: BlobOffset,
     /// Where it begins.
     start: TarOffset,
     /// Where the last checkpoint lies.
     checkpoint_at: TarOffset,
     spans: Vec<Span>,
-    checkpoints: Vec<Checkpoint>,
-    heap: Vec<u8>,
+    checkpoints: Checkpoints,
 }
 
 impl<'a> Pass<'a> {
-    fn new(source: &'a dyn ReadAt, sink: &'a mut dyn Sink, limits: &'a Limits) -> Self {
+    fn new(
+        source: &'a dyn ReadAt,
+        sink: &'a mut dyn Sink,
+        limits: &'a Limits,
+        room: usize,
+    ) -> Self {
         Self {
             source,
             sink,
             limits,
-            buf: vec![0; SPAN_SIZE],
+            room,
+            buf: vec![0; room],
             len: 0,
+            place: BlobOffset(0),
             start: TarOffset(0),
             checkpoint_at: TarOffset(0),
             spans: Vec::new(),
-            checkpoints: Vec::new(),
-            heap: Vec::new(),
+            checkpoints: Checkpoints::default(),
         }
     }
 
@@ -92,7 +113,7 @@ impl<'a> Pass<'a> {
             if bytes.is_empty() {
                 return Ok(());
             }
-            let step = bytes.len().min(SPAN_SIZE - self.len);
+            let step = bytes.len().min(self.room - self.len);
             self.buf[self.len..self.len + step].copy_from_slice(&bytes[..step]);
             input.consume(step);
             self.wrote(step)?;
@@ -134,14 +155,30 @@ impl<'a> Pass<'a> {
 
     fn zstd(&mut self) -> Result<(), Error> {
         let mut decoder = zstd::Decoder::at(BlobOffset(0), self.limits.zstd_window);
+        let mut frame_len = 0;
         loop {
             let (step, event) = decoder.advance(self.sink, &mut self.buf[self.len..])?;
+            frame_len += step;
             self.wrote(step)?;
             match event {
-                zstd::Event::Pause | zstd::Event::FrameEnd => {}
+                zstd::Event::Pause => {}
                 zstd::Event::FrameStart(blob_offset) => {
+                    frame_len = 0;
                     self.free_mark(Restart::Fresh { blob_offset })?;
+                    if self.len == 0 {
+                        self.place = blob_offset;
+                    }
                 }
+                zstd::Event::Boundary(next) => {
+                    if self.len >= ZSTD_SPAN_SIZE {
+                        self.cut()?;
+                        self.place = next;
+                    }
+                }
+                // A long frame shares no span with others, so that each has its own
+                // checkpoints.
+                zstd::Event::FrameEnd if frame_len >= MIN_SPAN_SIZE => self.cut()?,
+                zstd::Event::FrameEnd => {}
                 zstd::Event::End => return Ok(()),
             }
         }
@@ -157,8 +194,8 @@ impl<'a> Pass<'a> {
         self.cut()?;
         let span = SpanId(u32::try_from(self.spans.len()).map_err(|_| self.too_many())?);
         // Empty members and frames leave several at one place: the last is the best.
-        self.checkpoints.pop_if(|last| last.span == span);
-        self.checkpoints.push(Checkpoint { span, restart });
+        self.checkpoints.list.pop_if(|last| last.span == span);
+        self.checkpoints.list.push(Checkpoint { span, restart });
         self.checkpoint_at = self.start;
         Ok(())
     }
@@ -175,10 +212,10 @@ impl<'a> Pass<'a> {
         let window_len = u32::try_from(window.len()).map_err(|_| self.too_many())?;
         let packed = deflate::pack(self.source, bit_offset, window)?;
         let window = HeapRange {
-            start: u32::try_from(self.heap.len()).map_err(|_| self.too_many())?,
+            start: u32::try_from(self.checkpoints.heap.len()).map_err(|_| self.too_many())?,
             len: u32::try_from(packed.len()).map_err(|_| self.too_many())?,
         };
-        self.heap.extend_from_slice(&packed);
+        self.checkpoints.heap.extend_from_slice(&packed);
         self.mark(Restart::Deflate {
             bit_offset,
             window,
@@ -189,7 +226,7 @@ impl<'a> Pass<'a> {
     /// `step` more bytes were decoded.
     fn wrote(&mut self, step: usize) -> Result<(), Error> {
         self.len += step;
-        if self.len == SPAN_SIZE {
+        if self.len == self.room {
             self.cut()?;
         }
         Ok(())
@@ -203,13 +240,14 @@ impl<'a> Pass<'a> {
         self.buf.truncate(self.len);
         self.spans.push(Span {
             tar_offset: self.start,
+            blob_offset: self.place,
             check: span::check(&self.buf),
         });
         self.start.0 += self.len as u64;
         self.len = 0;
         self.check_limits()?;
         self.buf = self.sink.decoded(std::mem::take(&mut self.buf))?;
-        self.buf.resize(SPAN_SIZE, 0);
+        self.buf.resize(self.room, 0);
         Ok(())
     }
 
@@ -241,16 +279,11 @@ impl<'a> Pass<'a> {
         self.cut()?;
         let spans = self.spans.len();
         self.checkpoints
+            .list
             .pop_if(|last| last.span.0 as usize >= spans);
-        self.heap.shrink_to_fit();
+        self.checkpoints.heap.shrink_to_fit();
         self.spans.shrink_to_fit();
-        let table = SpanTable::new(
-            compression,
-            self.start.0,
-            self.spans,
-            self.checkpoints,
-            self.heap,
-        );
+        let table = SpanTable::new(compression, self.start.0, self.spans, self.checkpoints);
         Ok(table.expect("spans and checkpoints were made in order"))
     }
 }

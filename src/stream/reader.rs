@@ -4,25 +4,27 @@ use std::io;
 use std::sync::Arc;
 
 use crate::store::ReadAt;
-use crate::stream::checkpoint::{Checkpoint, Restart};
+use crate::stream::checkpoint::dictionary::Dictionary;
+use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart, deflate};
 use crate::stream::cursor::Cursor;
 use crate::stream::error::Error;
-use crate::stream::input::Direct;
 use crate::stream::offset::{BlobOffset, TarOffset};
+use crate::stream::read_ahead;
+use crate::stream::scratch::{self, Scratch};
 use crate::stream::sniff::Compression;
 use crate::stream::span::{self, SpanId, SpanTable};
 use crate::stream::span_cache::{Parked, SpanCache, SpanKey};
 
 /// How many spans that are decoded on the way to another one are kept: what lies close
 /// before it is likely to be read as well, what lies far is not.
-const KEPT_ON_THE_WAY: u32 = 16;
+const KEPT_ON_THE_WAY: u32 = 4;
 
 /// A compressed stream, read at positions of its decoded bytes.
 #[derive(Debug, Clone)]
 pub struct Stream {
-    table: Arc<SpanTable>,
+    pub(super) table: Arc<SpanTable>,
     source: Arc<dyn ReadAt>,
-    cache: Arc<SpanCache>,
+    pub(super) cache: Arc<SpanCache>,
 }
 
 impl Stream {
@@ -54,8 +56,9 @@ impl Stream {
             let Some(id) = self.table.span_at(at) else {
                 break;
             };
+            read_ahead::consider(self, id);
             let bytes = self.span(id)?;
-            let start = self.table.span(id).map_or(at, |span| span.tar_offset);
+            let start = self.table.start_of(id);
             let skip = usize::try_from(at.0 - start.0).unwrap_or(usize::MAX);
             let here = bytes.get(skip..).unwrap_or_default();
             let step = here.len().min(buf.len() - len);
@@ -69,105 +72,187 @@ impl Stream {
     }
 
     /// The decoded bytes of a span, from the cache or decoded now.
-    fn span(&self, id: SpanId) -> Result<Arc<Vec<u8>>, Error> {
+    pub(super) fn span(&self, id: SpanId) -> Result<Arc<Vec<u8>>, Error> {
         if let Some(bytes) = self.cache.get(&self.key(id)) {
             return Ok(bytes);
         }
-        let (checkpoint, start) = self.start_of(id)?;
+        let checkpoint = self.checkpoint_for(id)?;
+        let start = self.key(checkpoint.span);
         let _lane = self.cache.lane(&start);
         if let Some(bytes) = self.cache.get(&self.key(id)) {
             return Ok(bytes);
         }
-        let mut chunks = Direct(&*self.source);
+        let decoded = match checkpoint.restart {
+            Restart::Fresh { blob_offset } => {
+                let compression = self.table.compression();
+                self.go_on(id, start, || Ok(Cursor::fresh(compression, blob_offset)))
+            }
+            Restart::Deflate {
+                bit_offset,
+                window,
+                window_len,
+            } => self.go_on(id, start, || self.deflate(bit_offset, window, window_len)),
+            Restart::Dictionary {
+                state,
+                state_len,
+                end,
+            } => {
+                let last = self.wanted_with(id, checkpoint.span, end);
+                let packed = self.table.checkpoints().bytes(state);
+                let dictionary = Dictionary::unpack(packed, state_len);
+                let dictionary = dictionary.ok_or_else(|| self.changed(id))?;
+                let mut scratch = self.cache.scratch.take();
+                let decoded = self.burst(&dictionary, checkpoint.span, id, last, &mut scratch);
+                self.cache.scratch.give(scratch);
+                decoded
+            }
+        };
+        // The stream was found good once: whatever is wrong with it now is damage.
+        decoded.map_err(|error| {
+            if error.is_of_the_stream() {
+                self.changed(id)
+            } else {
+                error
+            }
+        })
+    }
+
+    /// The checkpoint from which a span is decoded.
+    fn checkpoint_for(&self, id: SpanId) -> Result<Checkpoint, Error> {
+        if self.table.compression() == Compression::Plain {
+            // Every byte is where it is: no need to come from the start.
+            let blob_offset = BlobOffset(self.table.start_of(id).0);
+            let restart = Restart::Fresh { blob_offset };
+            return Ok(Checkpoint { span: id, restart });
+        }
+        let checkpoint = self.table.checkpoint_before(id);
+        checkpoint.copied().ok_or_else(|| self.changed(id))
+    }
+
+    fn deflate(&self, bit_offset: u64, window: HeapRange, len: u32) -> Result<Cursor, Error> {
+        let window = match len {
+            0 => Vec::new(),
+            _ => deflate::unpack(self.table.checkpoints().bytes(window), len)?,
+        };
+        Cursor::deflate(bit_offset, &window, &*self.source)
+    }
+
+    /// Decodes up to and with a span, from where somebody stopped after the checkpoint
+    /// `start` or else from there.
+    fn go_on(
+        &self,
+        id: SpanId,
+        start: SpanKey,
+        open: impl FnOnce() -> Result<Cursor, Error>,
+    ) -> Result<Arc<Vec<u8>>, Error> {
         let mut parked = match self.cache.unpark(&start, id) {
             Some(parked) => parked,
             None => Parked {
-                next: checkpoint.span,
-                cursor: Cursor::open(&self.table, &checkpoint, &mut chunks)
-                    .map_err(|error| self.damaged(error, id))?,
+                next: start.span,
+                cursor: open()?,
             },
         };
-        while parked.next < id {
-            self.pass_by(&mut parked, id)?;
+        let mut scratch = Vec::new();
+        while id.0 - parked.next.0 > KEPT_ON_THE_WAY {
+            self.decode(&mut parked, &mut scratch)?;
         }
-        let bytes = self.decode(&mut parked)?;
-        self.park(start, parked);
-        Ok(bytes)
-    }
-
-    /// The checkpoint from which a span is decoded, and the key of what is shared there.
-    fn start_of(&self, id: SpanId) -> Result<(Checkpoint, SpanKey), Error> {
-        let gone = || Error::SpanCheck { at: self.start(id) };
-        let mut checkpoint = *self.table.checkpoint_before(id).ok_or_else(gone)?;
-        if self.table.compression() == Compression::Plain {
-            // Every byte is where it is: no need to come from the start.
-            checkpoint.span = id;
-            checkpoint.restart = Restart::Fresh {
-                blob_offset: BlobOffset(self.start(id).0),
-            };
-        }
-        Ok((checkpoint, self.key(checkpoint.span)))
-    }
-
-    /// Decodes the next span on the way to `wanted`.
-    fn pass_by(&self, parked: &mut Parked, wanted: SpanId) -> Result<(), Error> {
-        if wanted.0 - parked.next.0 <= KEPT_ON_THE_WAY {
-            self.decode(parked).map(drop)
-        } else {
-            self.decode_unchecked(parked).map(drop)
+        loop {
+            let next = parked.next;
+            let mut bytes = Vec::new();
+            self.decode(&mut parked, &mut bytes)?;
+            let bytes = self.keep(next, bytes)?;
+            if next == id {
+                self.park(start, parked);
+                return Ok(bytes);
+            }
         }
     }
 
-    /// Decodes the next span, checks it and keeps it.
-    fn decode(&self, parked: &mut Parked) -> Result<Arc<Vec<u8>>, Error> {
+    /// Decodes the next span.
+    fn decode(&self, parked: &mut Parked, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let id = parked.next;
-        let bytes = Arc::new(self.decode_unchecked(parked)?);
-        let expected = self.table.span(id).map(|span| span.check);
-        if Some(span::check(&bytes)) != expected {
-            return Err(Error::SpanCheck { at: self.start(id) });
-        }
-        self.cache.insert(self.key(id), &bytes);
-        Ok(bytes)
-    }
-
-    fn decode_unchecked(&self, parked: &mut Parked) -> Result<Vec<u8>, Error> {
-        let id = parked.next;
-        let len = self.table.end_of(id).0 - self.start(id).0;
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        let read = parked.cursor.read(&mut Direct(&*self.source), &mut bytes);
-        let read = read.map_err(|error| self.damaged(error, id))?;
-        if read < bytes.len() {
-            return Err(Error::SpanCheck { at: self.start(id) });
+        bytes.resize(self.len(id, SpanId(id.0 + 1)), 0);
+        if parked.cursor.read(&*self.source, bytes)? < bytes.len() {
+            return Err(self.changed(id));
         }
         parked.next = SpanId(id.0 + 1);
-        Ok(bytes)
+        Ok(())
     }
 
     /// Leaves the decoder for those who read on, unless the next span has its own start.
     fn park(&self, start: SpanKey, parked: Parked) {
         let checkpoint = self.table.checkpoint_before(parked.next);
         let goes_on = checkpoint.is_some_and(|checkpoint| checkpoint.span == start.span);
-        if goes_on && (parked.next.0 as usize) < self.table.spans().len() {
+        if goes_on && self.table.span(parked.next).is_some() {
             self.cache.park(start, parked);
         }
     }
 
-    /// The stream was found good once: whatever is wrong with it now is damage.
-    fn damaged(&self, error: Error, id: SpanId) -> Error {
-        if error.is_of_the_stream() {
-            Error::SpanCheck { at: self.start(id) }
+    /// Up to where to decode from a dictionary, which cannot go on later: all of it for
+    /// somebody who reads on from the span before, if there is room to keep it.
+    fn wanted_with(&self, id: SpanId, first: SpanId, end: SpanId) -> SpanId {
+        let goes_on = id.0 > 0 && self.cache.contains(&self.key(SpanId(id.0 - 1)));
+        if goes_on && self.cache.has_room_for(2 * self.len(first, end)) {
+            end
         } else {
-            error
+            SpanId(id.0 + 1)
         }
     }
 
-    fn start(&self, id: SpanId) -> TarOffset {
-        self.table
-            .span(id)
-            .map_or(TarOffset(self.size()), |span| span.tar_offset)
+    /// Decodes the spans from `first` to before `end` at once, and keeps those near and
+    /// after `id`.
+    fn burst(
+        &self,
+        dictionary: &Dictionary,
+        first: SpanId,
+        id: SpanId,
+        end: SpanId,
+        scratch: &mut Scratch,
+    ) -> Result<Arc<Vec<u8>>, Error> {
+        let place = |span| self.table.span(span).map(|span| span.blob_offset);
+        let from = place(first).ok_or_else(|| self.changed(id))?;
+        let mut output = std::mem::take(&mut scratch.output);
+        scratch::resize(&mut output, self.len(first, end));
+        let decoded = dictionary.decode(&*self.source, (from, place(end)), scratch, &mut output);
+        scratch.output = output;
+        decoded?;
+        let mut wanted = None;
+        for span in first.0.max(id.0.saturating_sub(KEPT_ON_THE_WAY))..end.0 {
+            let at = self.len(first, SpanId(span));
+            let len = self.len(SpanId(span), SpanId(span + 1));
+            let bytes = self.keep(SpanId(span), scratch.output[at..at + len].to_vec())?;
+            if span == id.0 {
+                wanted = Some(bytes);
+            }
+        }
+        wanted.ok_or_else(|| self.changed(id))
     }
 
-    fn key(&self, span: SpanId) -> SpanKey {
+    /// Compares a decoded span with its check, and keeps it.
+    fn keep(&self, id: SpanId, bytes: Vec<u8>) -> Result<Arc<Vec<u8>>, Error> {
+        let expected = self.table.span(id).map(|span| span.check);
+        if Some(span::check(&bytes)) != expected {
+            return Err(self.changed(id));
+        }
+        let bytes = Arc::new(bytes);
+        self.cache.insert(self.key(id), &bytes);
+        Ok(bytes)
+    }
+
+    /// How many decoded bytes lie between the starts of two spans.
+    fn len(&self, from: SpanId, to: SpanId) -> usize {
+        let len = self.table.start_of(to).0 - self.table.start_of(from).0;
+        usize::try_from(len).unwrap_or(usize::MAX)
+    }
+
+    /// The span is not what the pass saw.
+    fn changed(&self, id: SpanId) -> Error {
+        Error::SpanCheck {
+            at: self.table.start_of(id),
+        }
+    }
+
+    pub(super) fn key(&self, span: SpanId) -> SpanKey {
         SpanKey {
             table: self.table.id(),
             span,

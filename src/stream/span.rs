@@ -1,12 +1,13 @@
 //! The table that says where each span of a stream lies and how to come by it.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use twox_hash::XxHash3_64;
 
-use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart};
+use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart, dictionary};
 use crate::stream::inflate::WINDOW_SIZE;
-use crate::stream::offset::TarOffset;
+use crate::stream::offset::{BlobOffset, TarOffset};
 use crate::stream::sniff::Compression;
 
 /// How many decoded bytes a span has, unless a checkpoint cuts it short: small, because a
@@ -25,6 +26,8 @@ pub struct SpanId(pub u32);
 pub struct Span {
     /// Where it begins; it ends where the next one begins.
     pub tar_offset: TarOffset,
+    /// The zstd frame or block with which it begins; not used for other streams.
+    pub blob_offset: BlobOffset,
     /// [`check`] of its bytes.
     pub check: u64,
 }
@@ -41,11 +44,36 @@ pub fn check(bytes: &[u8]) -> u64 {
 #[error("span table: {0}")]
 pub struct Fault(&'static str);
 
+/// Checkpoints, and the heap of what they need.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Checkpoints {
+    /// In the order of their spans.
+    pub list: Vec<Checkpoint>,
+    /// What their [`HeapRange`]s lie in.
+    pub heap: Vec<u8>,
+}
+
+impl Checkpoints {
+    fn in_heap(&self, range: HeapRange) -> Option<&[u8]> {
+        let start = range.start as usize;
+        self.heap.get(start..start.checked_add(range.len as usize)?)
+    }
+
+    /// The bytes that a checkpoint needs.
+    #[must_use]
+    pub(in crate::stream) fn bytes(&self, range: HeapRange) -> &[u8] {
+        self.in_heap(range).unwrap_or_default()
+    }
+}
+
 /// The spans of a stream and the checkpoints to decode them from.
 ///
 /// A value of this type keeps these rules, wherever it came from: spans begin at 0, grow,
 /// and are no longer than [`MAX_SPAN_SIZE`]; there is a checkpoint at the first; the
 /// checkpoints' spans grow; what they need lies in the heap.
+///
+/// Spans never change. Checkpoints do once: a long zstd frame gets its own after the pass,
+/// when somebody may be reading already ([`Self::improve`]).
 #[derive(Debug)]
 pub struct SpanTable {
     /// Tells tables apart in the span cache.
@@ -53,16 +81,15 @@ pub struct SpanTable {
     compression: Compression,
     size: u64,
     spans: Vec<Span>,
-    checkpoints: Vec<Checkpoint>,
-    heap: Vec<u8>,
+    first: Checkpoints,
+    better: OnceLock<Checkpoints>,
 }
 
 impl PartialEq for SpanTable {
     fn eq(&self, other: &Self) -> bool {
         (self.compression, self.size) == (other.compression, other.size)
             && self.spans == other.spans
-            && self.checkpoints == other.checkpoints
-            && self.heap == other.heap
+            && self.checkpoints() == other.checkpoints()
     }
 }
 
@@ -75,8 +102,7 @@ impl SpanTable {
         compression: Compression,
         size: u64,
         spans: Vec<Span>,
-        checkpoints: Vec<Checkpoint>,
-        heap: Vec<u8>,
+        checkpoints: Checkpoints,
     ) -> Result<Self, Fault> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let table = Self {
@@ -84,12 +110,23 @@ impl SpanTable {
             compression,
             size,
             spans,
-            checkpoints,
-            heap,
+            first: checkpoints,
+            better: OnceLock::new(),
         };
         table.check_spans()?;
-        table.check_checkpoints()?;
+        table.check_checkpoints(&table.first)?;
         Ok(table)
+    }
+
+    /// Replaces the checkpoints by better ones, for all readers from now on. A second time
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// A [`Fault`] if they break a rule; the old ones stay.
+    pub fn improve(&self, checkpoints: Checkpoints) -> Result<(), Fault> {
+        self.check_checkpoints(&checkpoints)?;
+        self.better.get_or_init(|| checkpoints);
+        Ok(())
     }
 
     fn check_spans(&self) -> Result<(), Fault> {
@@ -109,50 +146,53 @@ impl SpanTable {
         Ok(())
     }
 
-    fn check_checkpoints(&self) -> Result<(), Fault> {
-        let first = self.checkpoints.first().map(|checkpoint| checkpoint.span);
-        if first != (!self.spans.is_empty()).then_some(SpanId(0)) {
+    fn check_checkpoints(&self, checkpoints: &Checkpoints) -> Result<(), Fault> {
+        let list = &checkpoints.list;
+        let first = list.first().map(|checkpoint| checkpoint.span);
+        let is_fresh = list.first().is_none_or(|first| first.restart.is_fresh());
+        if first != (!self.spans.is_empty()).then_some(SpanId(0)) || !is_fresh {
             return Err(Fault("no checkpoint at the start"));
         }
-        if !self.checkpoints.is_sorted_by(|a, b| a.span < b.span) {
+        if !list.is_sorted_by(|a, b| a.span < b.span) {
             return Err(Fault("checkpoints out of order"));
         }
-        if self
-            .checkpoints
+        if list
             .last()
-            .is_some_and(|last| last.span.0 as usize >= self.spans.len())
+            .is_some_and(|last| self.span(last.span).is_none())
         {
             return Err(Fault("checkpoint beyond the last span"));
         }
-        for checkpoint in &self.checkpoints {
-            self.check_restart(&checkpoint.restart)?;
+        let fits = |checkpoint: &Checkpoint| self.fits(checkpoint, checkpoints);
+        if !list.iter().all(fits) {
+            return Err(Fault("unusable checkpoint"));
         }
         Ok(())
     }
 
-    fn check_restart(&self, restart: &Restart) -> Result<(), Fault> {
-        let fits = match (restart, self.compression) {
+    fn fits(&self, checkpoint: &Checkpoint, checkpoints: &Checkpoints) -> bool {
+        match (&checkpoint.restart, self.compression) {
             (Restart::Fresh { .. }, _) => true,
             (
                 Restart::Deflate {
                     window, window_len, ..
                 },
                 Compression::Gzip,
-            ) => *window_len as usize <= WINDOW_SIZE && self.in_heap(*window).is_some(),
-            (Restart::Deflate { .. }, _) => false,
-        };
-        fits.then_some(()).ok_or(Fault("unusable checkpoint"))
-    }
-
-    fn in_heap(&self, range: HeapRange) -> Option<&[u8]> {
-        let start = range.start as usize;
-        self.heap.get(start..start.checked_add(range.len as usize)?)
-    }
-
-    /// The bytes that a checkpoint needs.
-    #[must_use]
-    pub(in crate::stream) fn heap_bytes(&self, range: HeapRange) -> &[u8] {
-        self.in_heap(range).unwrap_or_default()
+            ) => *window_len as usize <= WINDOW_SIZE && checkpoints.in_heap(*window).is_some(),
+            (
+                Restart::Dictionary {
+                    state,
+                    state_len,
+                    end,
+                },
+                Compression::Zstd,
+            ) => {
+                *state_len <= dictionary::MAX_LEN
+                    && checkpoints.in_heap(*state).is_some()
+                    && *end > checkpoint.span
+                    && end.0 as usize <= self.spans.len()
+            }
+            (Restart::Deflate { .. } | Restart::Dictionary { .. }, _) => false,
+        }
     }
 
     /// Tells this table from all others of this process.
@@ -179,23 +219,18 @@ impl SpanTable {
         &self.spans
     }
 
-    /// All checkpoints, in order.
+    /// The best checkpoints there are.
     #[must_use]
-    pub fn checkpoints(&self) -> &[Checkpoint] {
-        &self.checkpoints
-    }
-
-    /// What the checkpoints need, one after the other.
-    #[must_use]
-    pub fn heap(&self) -> &[u8] {
-        &self.heap
+    pub fn checkpoints(&self) -> &Checkpoints {
+        self.better.get().unwrap_or(&self.first)
     }
 
     /// About how many bytes of memory the table takes.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        let records = size_of_val(&*self.spans) + size_of_val(&*self.checkpoints);
-        (size_of::<Self>() + records + self.heap.len()) as u64
+        let Checkpoints { list, heap } = self.checkpoints();
+        let records = size_of_val(&*self.spans) + size_of_val(&**list);
+        (size_of::<Self>() + records + heap.len()) as u64
     }
 
     /// The span that holds `offset`, `None` at and beyond the end.
@@ -214,6 +249,14 @@ impl SpanTable {
         self.spans.get(id.0 as usize)
     }
 
+    /// Where a span begins; the end of the stream for those beyond the last.
+    #[must_use]
+    pub fn start_of(&self, id: SpanId) -> TarOffset {
+        self.spans
+            .get(id.0 as usize)
+            .map_or(TarOffset(self.size), |span| span.tar_offset)
+    }
+
     /// Where a span ends.
     #[must_use]
     pub fn end_of(&self, id: SpanId) -> TarOffset {
@@ -222,20 +265,22 @@ impl SpanTable {
             .map_or(TarOffset(self.size), |next| next.tar_offset)
     }
 
-    /// The last checkpoint at or before a span.
+    /// The last checkpoint from which a span can be decoded.
     #[must_use]
     pub fn checkpoint_before(&self, id: SpanId) -> Option<&Checkpoint> {
-        let after = self
-            .checkpoints
-            .partition_point(|checkpoint| checkpoint.span <= id);
-        self.checkpoints.get(after.checked_sub(1)?)
+        let list = &self.checkpoints().list;
+        let after = list.partition_point(|checkpoint| checkpoint.span <= id);
+        let mut before = list[..after].iter().rev();
+        before.find(|checkpoint| match checkpoint.restart {
+            Restart::Dictionary { end, .. } => id < end,
+            Restart::Fresh { .. } | Restart::Deflate { .. } => true,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::offset::BlobOffset;
 
     /// Name, decoded size, starts of spans, checkpoints, whether it is accepted.
     type Row<'a> = (&'a str, u64, &'a [u64], &'a [Checkpoint], bool);
@@ -243,6 +288,7 @@ mod tests {
     fn spans(starts: &[u64]) -> Vec<Span> {
         let span = |&start| Span {
             tar_offset: TarOffset(start),
+            blob_offset: BlobOffset(0),
             check: 0,
         };
         starts.iter().map(span).collect()
@@ -257,9 +303,16 @@ mod tests {
         }
     }
 
-    fn deflate(len: u32, window_len: u32) -> Checkpoint {
+    fn with_heap(list: &[Checkpoint]) -> Checkpoints {
+        Checkpoints {
+            list: list.to_vec(),
+            heap: vec![0; 4],
+        }
+    }
+
+    fn deflate(span: u32, len: u32, window_len: u32) -> Checkpoint {
         Checkpoint {
-            span: SpanId(0),
+            span: SpanId(span),
             restart: Restart::Deflate {
                 bit_offset: 0,
                 window: HeapRange { start: 1, len },
@@ -299,29 +352,48 @@ mod tests {
             ("backwards", 9, &[0, 5, 4], &[fresh(0)], false),
             ("longest span", max, &[0], &[fresh(0)], true),
             ("too long a span", max + 1, &[0], &[fresh(0)], false),
-            ("window in the heap", 1, &[0], &[deflate(3, 9)], true),
-            ("window beyond the heap", 1, &[0], &[deflate(4, 9)], false),
             (
-                "window end overflows",
-                1,
-                &[0],
-                &[deflate(u32::MAX, 9)],
+                "window in the heap",
+                2,
+                &[0, 1],
+                &[fresh(0), deflate(1, 3, 9)],
+                true,
+            ),
+            (
+                "window beyond the heap",
+                2,
+                &[0, 1],
+                &[fresh(0), deflate(1, 4, 9)],
                 false,
             ),
-            ("window too long", 1, &[0], &[deflate(3, 32769)], false),
+            (
+                "window end overflows",
+                2,
+                &[0, 1],
+                &[fresh(0), deflate(1, u32::MAX, 9)],
+                false,
+            ),
+            ("window at the start", 1, &[0], &[deflate(0, 3, 9)], false),
+            ("no window at the start", 1, &[0], &[deflate(0, 0, 0)], true),
+            (
+                "window too long",
+                2,
+                &[0, 1],
+                &[fresh(0), deflate(1, 3, 32769)],
+                false,
+            ),
         ];
         for (name, size, starts, checkpoints, ok) in rows {
             let table = SpanTable::new(
                 Compression::Gzip,
                 *size,
                 spans(starts),
-                checkpoints.to_vec(),
-                vec![0; 4],
+                with_heap(checkpoints),
             );
             assert_eq!(table.is_ok(), *ok, "{name}: {table:?}");
         }
-        let elsewhere = vec![deflate(3, 9)];
-        let table = SpanTable::new(Compression::Plain, 1, spans(&[0]), elsewhere, vec![0; 4]);
+        let elsewhere = with_heap(&[fresh(0), deflate(1, 3, 9)]);
+        let table = SpanTable::new(Compression::Plain, 2, spans(&[0, 1]), elsewhere);
         assert!(table.is_err(), "a deflate checkpoint in a plain stream");
     }
 
@@ -329,7 +401,7 @@ mod tests {
     fn spans_are_found_by_offset() -> Result<(), Fault> {
         let checkpoints = vec![fresh(0), fresh(2)];
         let spans = spans(&[0, 10, 20]);
-        let table = SpanTable::new(Compression::Zstd, 25, spans, checkpoints, Vec::new())?;
+        let table = SpanTable::new(Compression::Zstd, 25, spans, with_heap(&checkpoints))?;
         let rows = [
             (0, Some(0)),
             (9, Some(0)),

@@ -7,11 +7,13 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::stream::budget::Budget;
 use crate::stream::cursor::Cursor;
+use crate::stream::read_ahead::ReadAhead;
+use crate::stream::scratch::ScratchPool;
 use crate::stream::span::SpanId;
 
 /// How much memory decoders at rest may take together, in bytes. A gzip decoder takes a
 /// hundred kilobytes, one of zstd its window, which is 8 MiB in most layers.
-const PARKED: u64 = 32 << 20;
+const PARKED: u64 = 16 << 20;
 
 /// How many spans that were read to their end are kept all the same: requests of one
 /// reader overtake each other.
@@ -43,10 +45,13 @@ pub(super) struct Parked {
 /// anything is decoded or copied.
 #[derive(Debug)]
 pub struct SpanCache {
+    memory: u64,
     spans: Mutex<Budget<SpanKey, Arc<Vec<u8>>>>,
     parked: Mutex<Budget<SpanKey, Parked>>,
     retired: Mutex<VecDeque<SpanKey>>,
     lanes: Vec<Mutex<()>>,
+    pub(super) scratch: ScratchPool,
+    pub(super) ahead: ReadAhead,
 }
 
 impl SpanCache {
@@ -54,10 +59,13 @@ impl SpanCache {
     #[must_use]
     pub fn new(memory: u64) -> Self {
         Self {
+            memory,
             spans: Mutex::new(Budget::new(memory)),
             parked: Mutex::new(Budget::new(PARKED)),
             retired: Mutex::default(),
             lanes: std::iter::repeat_with(Mutex::default).take(LANES).collect(),
+            scratch: ScratchPool::default(),
+            ahead: ReadAhead::default(),
         }
     }
 
@@ -69,6 +77,16 @@ impl SpanCache {
 
     pub(super) fn get(&self, key: &SpanKey) -> Option<Arc<Vec<u8>>> {
         self.spans.lock().get(key).cloned()
+    }
+
+    /// Whether the span is here; that does not count as a use.
+    pub(super) fn contains(&self, key: &SpanKey) -> bool {
+        self.spans.lock().contains(key)
+    }
+
+    /// Whether it may hold `len` bytes at all.
+    pub(super) fn has_room_for(&self, len: usize) -> bool {
+        self.memory >= len as u64
     }
 
     pub(super) fn insert(&self, key: SpanKey, bytes: &Arc<Vec<u8>>) {
@@ -105,7 +123,7 @@ impl SpanCache {
     }
 
     /// Takes the decoder that rests after the checkpoint `start`, if it has not gone past
-    /// `wanted`.
+    /// `wanted`: then it is of no use any more.
     pub(super) fn unpark(&self, start: &SpanKey, wanted: SpanId) -> Option<Parked> {
         let parked = self.parked.lock().remove(start)?;
         (parked.next <= wanted).then_some(parked)

@@ -9,8 +9,9 @@ use zstd::zstd_safe::{DCtx, InBuffer, OutBuffer, get_error_name};
 use crate::stream::error::Error;
 use crate::stream::input::{Chunks, Input};
 use crate::stream::offset::BlobOffset;
+use crate::stream::zstd_blocks::BlockHeader;
 
-const FRAME: u32 = 0xfd2f_b528;
+pub(super) const FRAME: u32 = 0xfd2f_b528;
 const SKIPPABLE: u32 = 0x184d_2a50;
 
 /// What a frame says of itself before its first block.
@@ -18,6 +19,8 @@ const SKIPPABLE: u32 = 0x184d_2a50;
 pub(super) struct FrameHeader {
     /// How far back its blocks may refer, in bytes.
     pub(super) window: u64,
+    /// The byte that says so; a frame of a single segment has none.
+    pub(super) window_descriptor: Option<u8>,
     /// Size of its decoded bytes, where it is given.
     pub(super) content_size: Option<u64>,
     /// Number of the dictionary that it needs, 0 for none.
@@ -30,7 +33,7 @@ pub(super) struct FrameHeader {
 
 impl FrameHeader {
     /// The longest header: magic, descriptor, window, dictionary, content size.
-    const MAX_LEN: usize = 4 + 1 + 1 + 4 + 8;
+    pub(super) const MAX_LEN: usize = 4 + 1 + 1 + 4 + 8;
 
     /// How long a header is whose fifth byte is `descriptor`.
     fn len_of(descriptor: u8) -> usize {
@@ -69,6 +72,7 @@ impl FrameHeader {
         };
         Some(Self {
             window,
+            window_descriptor: (!is_single).then_some(bytes[5]),
             content_size,
             dictionary: u32::try_from(dictionary).ok()?,
             has_checksum: descriptor & 4 != 0,
@@ -84,6 +88,8 @@ pub(super) enum Event {
     Pause,
     /// A frame header was read; it lies at this byte.
     FrameStart(BlobOffset),
+    /// Between two blocks; all of the first one is decoded, the second lies at this byte.
+    Boundary(BlobOffset),
     /// A frame is at its end.
     FrameEnd,
     /// The stream is at its end.
@@ -93,19 +99,26 @@ pub(super) enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Between,
-    Body,
+    /// In the frame's header, or its checksum.
+    Frame,
+    /// In a block.
+    Block {
+        is_last: bool,
+    },
     End,
 }
 
-/// A zstd stream being decoded, frame after frame.
+/// A zstd stream being decoded, frame after frame, block after block.
 pub(super) struct Decoder {
     input: Input,
     context: DCtx<'static>,
-    /// The header of the frame, until the context has taken it.
-    header: Vec<u8>,
+    /// What the context is given before the next bytes of the input: a header.
+    pending: Vec<u8>,
+    /// How many bytes of the input it is given then.
+    left: u64,
     frame_at: BlobOffset,
+    header: Option<FrameHeader>,
     window_limit: u64,
-    window: u64,
     state: State,
 }
 
@@ -124,17 +137,18 @@ impl Decoder {
         Self {
             input: Input::at(offset),
             context: DCtx::create(),
-            header: Vec::new(),
+            pending: Vec::new(),
+            left: 0,
             frame_at: offset,
+            header: None,
             window_limit,
-            window: 0,
             state: State::Between,
         }
     }
 
     /// About how many bytes of memory it holds.
     pub(super) fn weight(&self) -> u64 {
-        self.window + (512 << 10)
+        self.header.map_or(0, |header| header.window) + (512 << 10)
     }
 
     /// Decodes into `out` until something happens; says how many bytes that brought.
@@ -144,7 +158,7 @@ impl Decoder {
         out: &mut [u8],
     ) -> Result<(usize, Event), Error> {
         match self.state {
-            State::Body => self.decode(chunks, out),
+            State::Frame | State::Block { .. } => self.decode(chunks, out),
             State::Between if self.input.fill(chunks)?.is_empty() => {
                 self.state = State::End;
                 Ok((0, Event::End))
@@ -166,20 +180,19 @@ impl Decoder {
             }
             _ => return Err(self.fault("unknown magic number")),
         }
-        self.state = State::Body;
+        self.state = State::Frame;
         Ok(Event::FrameStart(self.frame_at))
     }
 
     fn read_header(&mut self, magic: [u8; 4], chunks: &mut dyn Chunks) -> Result<(), Error> {
-        self.header.clear();
-        self.header.reserve(FrameHeader::MAX_LEN);
-        self.header.extend_from_slice(&magic);
+        self.pending.clear();
+        self.pending.extend_from_slice(&magic);
         let descriptor = self.input.byte(chunks)?;
-        self.header.push(descriptor);
-        for _ in self.header.len()..FrameHeader::len_of(descriptor) {
-            self.header.push(self.input.byte(chunks)?);
+        self.pending.push(descriptor);
+        for _ in self.pending.len()..FrameHeader::len_of(descriptor) {
+            self.pending.push(self.input.byte(chunks)?);
         }
-        let Some(header) = FrameHeader::parse(&self.header) else {
+        let Some(header) = FrameHeader::parse(&self.pending) else {
             return Err(self.fault("incomplete header"));
         };
         if header.dictionary != 0 {
@@ -195,36 +208,74 @@ impl Decoder {
                 limit: self.window_limit,
             });
         }
-        self.window = header.window;
+        self.header = Some(header);
         Ok(())
     }
 
     fn decode(&mut self, chunks: &mut dyn Chunks, out: &mut [u8]) -> Result<(usize, Event), Error> {
-        let from_header = !self.header.is_empty();
-        let input = if from_header {
-            &self.header[..]
+        let from_pending = !self.pending.is_empty();
+        let input = if from_pending {
+            &self.pending[..]
+        } else if self.left > 0 {
+            let input = self.input.fill(chunks)?;
+            if input.is_empty() {
+                return Err(Error::Truncated);
+            }
+            &input[..usize::try_from(self.left).map_or(input.len(), |left| left.min(input.len()))]
         } else {
-            self.input.fill(chunks)?
+            &[]
         };
-        let at_end = input.is_empty();
         let mut taken = InBuffer::around(input);
         let mut written = OutBuffer::around(out);
         let result = self.context.decompress_stream(&mut written, &mut taken);
         let (consumed, produced) = (taken.pos(), written.pos());
+        let is_full = produced == written.capacity();
         let hint = result.map_err(|code| self.error(get_error_name(code)))?;
-        if from_header {
-            self.header.drain(..consumed);
+        if from_pending {
+            self.pending.drain(..consumed);
         } else {
             self.input.consume(consumed);
+            self.left -= consumed as u64;
         }
         if hint == 0 {
             self.state = State::Between;
             return Ok((produced, Event::FrameEnd));
         }
-        if consumed == 0 && produced == 0 && at_end && !out.is_empty() {
-            return Err(Error::Truncated);
+        // With room left in `out`, nothing is held back in the context.
+        if is_full || !self.pending.is_empty() || self.left > 0 {
+            return Ok((produced, Event::Pause));
         }
-        Ok((produced, Event::Pause))
+        Ok((produced, self.next_part(chunks)?))
+    }
+
+    /// Gets ready for what follows in the frame: a block, or the checksum.
+    fn next_part(&mut self, chunks: &mut dyn Chunks) -> Result<Event, Error> {
+        let at = self.input.offset();
+        if self.state == (State::Block { is_last: true }) {
+            if !self.header.is_some_and(|header| header.has_checksum) {
+                return Err(self.fault("frame does not end with its last block"));
+            }
+            self.pending
+                .extend_from_slice(&self.input.bytes::<4>(chunks)?);
+            self.state = State::Frame;
+            self.header = None;
+            return Ok(Event::Pause);
+        }
+        if self.header.is_none() {
+            return Err(self.fault("frame does not end with its checksum"));
+        }
+        let event = match self.state {
+            State::Block { .. } => Event::Boundary(at),
+            _ => Event::Pause,
+        };
+        let header = self.input.bytes(chunks)?;
+        self.pending.extend_from_slice(&header);
+        let header = BlockHeader::parse(header);
+        self.left = header.body_len() as u64;
+        self.state = State::Block {
+            is_last: header.is_last,
+        };
+        Ok(event)
     }
 
     fn error(&self, name: &'static str) -> Error {

@@ -36,8 +36,10 @@ pub(crate) fn layer_like(len: usize, seed: u64) -> Vec<u8> {
             0 => bytes.resize(bytes.len() + run, 0),
             1 => bytes.extend((0..run).map(|_| (random.below(256) & 0xff) as u8)),
             2 | 3 if bytes.len() > run => {
-                let back = bytes.len() - run;
-                let start = random.size(back);
+                // Most copies come from near, as in files that lie beside each other.
+                let reach = 1 << (8 + random.below(18));
+                let last = bytes.len() - run;
+                let start = last - random.size(last.min(reach) + 1);
                 bytes.extend_from_within(start..start + run);
             }
             _ => {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use ocifs::store::ReadAt;
 use ocifs::stream::{
-    BlobOffset, Chunks, Error, Limits, Sink, SpanCache, SpanTable, Stream, TarOffset, scan,
+    BlobOffset, Chunks, Error, Limits, Sink, SpanCache, SpanTable, Stream, TarOffset,
+    find_checkpoints, scan,
 };
 use proptest::prelude::*;
 
@@ -93,6 +94,45 @@ fn check(name: &str, blob: &[u8], expected: &[u8]) -> TestResult {
             expected.len() as u64,
         )
         .map_err(|error| format!("{name}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// As [`check`], and once more with checkpoints within zstd frames, of which there must be
+/// `least` at least.
+fn check_improved(name: &str, blob: &[u8], expected: &[u8], least: usize) -> TestResult {
+    check(name, blob, expected)?;
+    for memory in [1 << 30, 0] {
+        let blob = blob.to_vec();
+        let (table, _) = pass(&blob, 1 << 18, &Limits::default())?;
+        let before = table.checkpoints().list.len();
+        let found = find_checkpoints(&blob, &table, &|| false)?;
+        let count = found.as_ref().map_or(before, |found| found.list.len());
+        assert!(count >= before + least, "{name}: {count} checkpoints");
+        if let Some(found) = found {
+            assert!(
+                found.heap.len() <= blob.len() / 10,
+                "{name}: the heap is too large"
+            );
+            table.improve(found)?;
+        }
+        compare(&open(table, blob, memory), expected, 25, 77)
+            .map_err(|error| format!("{name}: {error}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn long_zstd_frames() -> TestResult {
+    let bytes = layer_like(40 << 20, 30);
+    for (level, window_log, least) in [(1, 19, 8), (3, 21, 4), (3, 23, 3), (-3, 20, 8)] {
+        let name = format!("level {level}, window of 2^{window_log}");
+        check_improved(
+            &name,
+            &zstd_stream(&bytes, level, window_log),
+            &bytes,
+            least,
+        )?;
     }
     Ok(())
 }
@@ -412,7 +452,10 @@ fn damage_after_the_pass_is_an_error_and_never_a_wrong_byte() -> TestResult {
             );
             let at = random.size(usize::try_from(source.size())?);
             source.0.lock()[at] ^= 0x10;
-            let offset = random.size(bytes.len() - 100);
+            // About where the damage is, decoded.
+            let near = at * (bytes.len() / 100) / (usize::try_from(source.size())? / 100);
+            let offset = (near + random.size(50_000)).saturating_sub(25_000);
+            let offset = offset.min(bytes.len() - 100);
             let mut buf = [0; 100];
             match stream.read_at(&mut buf, TarOffset(offset as u64)) {
                 Ok(_) => assert!(buf == bytes[offset..offset + 100], "{name}: a wrong byte"),

@@ -138,12 +138,16 @@ mod tests {
 
     use super::*;
     use crate::oci::DiffId;
-    use crate::stream::{Compression, SpanTable};
+    use crate::stream::{Checkpoints, Compression, SpanTable};
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
 
     fn toc(name: &str) -> Result<Toc, Box<dyn std::error::Error>> {
-        let table = SpanTable::new(Compression::Gzip, 0, vec![], vec![], vec![0; 1000])?;
+        let checkpoints = Checkpoints {
+            list: vec![],
+            heap: vec![0; 1000],
+        };
+        let table = SpanTable::new(Compression::Gzip, 0, vec![], checkpoints)?;
         let digest = Digest::of(name.as_bytes());
         Ok(Toc::new(digest.clone(), 1, DiffId(digest), table))
     }

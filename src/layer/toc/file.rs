@@ -6,12 +6,12 @@ use crate::layer::toc::Toc;
 use crate::oci::{DiffId, Digest};
 use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart};
 use crate::stream::span::{self, Span};
-use crate::stream::{BlobOffset, Compression, SpanId, SpanTable, TarOffset};
+use crate::stream::{BlobOffset, Checkpoints, Compression, SpanId, SpanTable, TarOffset};
 
 const MAGIC: &[u8; 8] = b"ocifstoc";
 
 /// Another number makes all older files unread.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// More sections than this are no file of ours.
 const MAX_SECTIONS: u32 = 64;
@@ -25,7 +25,7 @@ const SPANS: u32 = 2;
 const CHECKPOINTS: u32 = 3;
 const HEAP: u32 = 4;
 
-const SPAN_LEN: usize = 16;
+const SPAN_LEN: usize = 24;
 const CHECKPOINT_LEN: usize = 32;
 
 /// What makes a file unusable.
@@ -66,13 +66,14 @@ pub enum Fault {
 /// Those of `out`.
 pub fn encode(toc: &Toc, out: &mut dyn Write) -> io::Result<()> {
     let table = toc.spans();
+    let checkpoints = table.checkpoints();
     let sections = [
         (SUMMARY, summary(toc)),
         (SPANS, table.spans().iter().flat_map(span_record).collect()),
         (
             CHECKPOINTS,
-            table
-                .checkpoints()
+            checkpoints
+                .list
                 .iter()
                 .flat_map(checkpoint_record)
                 .collect(),
@@ -81,7 +82,7 @@ pub fn encode(toc: &Toc, out: &mut dyn Write) -> io::Result<()> {
     let sections: Vec<(u32, &[u8])> = sections
         .iter()
         .map(|(kind, bytes)| (*kind, &bytes[..]))
-        .chain([(HEAP, table.heap())])
+        .chain([(HEAP, &checkpoints.heap[..])])
         .collect();
     let mut at = (HEADER_LEN + RECORD_LEN * sections.len() + CHECK_LEN) as u64;
     let total: u64 = at
@@ -132,18 +133,24 @@ fn summary(toc: &Toc) -> Vec<u8> {
 fn span_record(span: &Span) -> [u8; SPAN_LEN] {
     let mut record = [0; SPAN_LEN];
     record[..8].copy_from_slice(&span.tar_offset.0.to_le_bytes());
-    record[8..].copy_from_slice(&span.check.to_le_bytes());
+    record[8..16].copy_from_slice(&span.blob_offset.0.to_le_bytes());
+    record[16..].copy_from_slice(&span.check.to_le_bytes());
     record
 }
 
 fn checkpoint_record(checkpoint: &Checkpoint) -> [u8; CHECKPOINT_LEN] {
-    let (kind, place, heap, window_len) = match checkpoint.restart {
+    let (kind, place, heap, heap_plain_len) = match checkpoint.restart {
         Restart::Fresh { blob_offset } => (0_u32, blob_offset.0, HeapRange::default(), 0),
         Restart::Deflate {
             bit_offset,
             window,
             window_len,
         } => (1, bit_offset, window, window_len),
+        Restart::Dictionary {
+            state,
+            state_len,
+            end,
+        } => (2, u64::from(end.0), state, state_len),
     };
     let mut record = [0; CHECKPOINT_LEN];
     record[..4].copy_from_slice(&checkpoint.span.0.to_le_bytes());
@@ -151,7 +158,7 @@ fn checkpoint_record(checkpoint: &Checkpoint) -> [u8; CHECKPOINT_LEN] {
     record[8..16].copy_from_slice(&place.to_le_bytes());
     record[16..20].copy_from_slice(&heap.start.to_le_bytes());
     record[20..24].copy_from_slice(&heap.len.to_le_bytes());
-    record[24..28].copy_from_slice(&window_len.to_le_bytes());
+    record[24..28].copy_from_slice(&heap_plain_len.to_le_bytes());
     record
 }
 
@@ -180,15 +187,18 @@ pub fn decode(bytes: &[u8], digest: &Digest) -> Result<Toc, Fault> {
     };
     summary.end("summary")?;
     let spans = records(sections.get(SPANS)?, read_span)?;
-    let checkpoints = records(sections.get(CHECKPOINTS)?, read_checkpoint)?;
-    let heap = sections.get(HEAP)?.to_vec();
-    let table = SpanTable::new(compression, size, spans, checkpoints, heap)?;
+    let checkpoints = Checkpoints {
+        list: records(sections.get(CHECKPOINTS)?, read_checkpoint)?,
+        heap: sections.get(HEAP)?.to_vec(),
+    };
+    let table = SpanTable::new(compression, size, spans, checkpoints)?;
     Ok(Toc::new(digest.clone(), blob_size, diff_id, table))
 }
 
 fn read_span(fields: &mut Fields<'_>) -> Result<Span, Fault> {
     Ok(Span {
         tar_offset: TarOffset(u64::from_le_bytes(fields.take()?)),
+        blob_offset: BlobOffset(u64::from_le_bytes(fields.take()?)),
         check: u64::from_le_bytes(fields.take()?),
     })
 }
@@ -201,7 +211,7 @@ fn read_checkpoint(fields: &mut Fields<'_>) -> Result<Checkpoint, Fault> {
         start: u32::from_le_bytes(fields.take()?),
         len: u32::from_le_bytes(fields.take()?),
     };
-    let window_len = u32::from_le_bytes(fields.take()?);
+    let heap_plain_len = u32::from_le_bytes(fields.take()?);
     if fields.take()? != [0; 4] {
         return Err(Fault::Field { field: "padding" });
     }
@@ -212,7 +222,12 @@ fn read_checkpoint(fields: &mut Fields<'_>) -> Result<Checkpoint, Fault> {
         1 => Restart::Deflate {
             bit_offset: place,
             window: heap,
-            window_len,
+            window_len: heap_plain_len,
+        },
+        2 => Restart::Dictionary {
+            state: heap,
+            state_len: heap_plain_len,
+            end: SpanId(u32::try_from(place).map_err(|_| Fault::Field { field: "end" })?),
         },
         _ => {
             return Err(Fault::Field {
@@ -327,9 +342,10 @@ mod tests {
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
 
-    fn toc() -> Result<Toc, span::Fault> {
+    fn toc(compression: Compression) -> Result<Toc, span::Fault> {
         let span = |start, check| Span {
             tar_offset: TarOffset(start),
+            blob_offset: BlobOffset(start / 2),
             check,
         };
         let checkpoint = |span, restart| Checkpoint {
@@ -339,45 +355,57 @@ mod tests {
         let fresh = Restart::Fresh {
             blob_offset: BlobOffset(7),
         };
-        let window = HeapRange { start: 1, len: 3 };
-        let deflate = Restart::Deflate {
-            bit_offset: 12345,
-            window,
-            window_len: 77,
+        let range = HeapRange { start: 1, len: 3 };
+        let middle = match compression {
+            Compression::Zstd => Restart::Dictionary {
+                state: range,
+                state_len: 99,
+                end: SpanId(2),
+            },
+            Compression::Plain | Compression::Gzip => Restart::Deflate {
+                bit_offset: 12345,
+                window: range,
+                window_len: 77,
+            },
         };
         let table = SpanTable::new(
-            Compression::Gzip,
+            compression,
             1000,
             vec![span(0, 5), span(300, u64::MAX), span(999, 0)],
-            vec![checkpoint(0, fresh), checkpoint(2, deflate)],
-            vec![1, 2, 3, 4, 5],
+            Checkpoints {
+                list: vec![checkpoint(0, fresh), checkpoint(1, middle)],
+                heap: vec![1, 2, 3, 4, 5],
+            },
         )?;
         let diff_id = DiffId(Digest::of(b"decoded"));
         Ok(Toc::new(Digest::of(b"blob"), 600, diff_id, table))
     }
 
-    fn encoded() -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    fn encoded(compression: Compression) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
         let mut bytes = Vec::new();
-        encode(&toc()?, &mut bytes)?;
+        encode(&toc(compression)?, &mut bytes)?;
         Ok(bytes)
     }
 
     #[test]
     fn what_was_written_is_read() -> TestResult {
-        assert_eq!(decode(&encoded()?, &Digest::of(b"blob"))?, toc()?);
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let read = decode(&encoded(compression)?, &Digest::of(b"blob"))?;
+            assert_eq!(read, toc(compression)?, "{compression:?}");
+        }
         Ok(())
     }
 
     #[test]
     fn the_file_of_another_blob_is_refused() -> TestResult {
-        let result = decode(&encoded()?, &Digest::of(b"other"));
+        let result = decode(&encoded(Compression::Zstd)?, &Digest::of(b"other"));
         assert_eq!(result.err(), Some(Fault::OtherBlob));
         Ok(())
     }
 
     #[test]
     fn damage_at_any_bit_and_any_cut_is_noticed() -> TestResult {
-        let good = encoded()?;
+        let good = encoded(Compression::Zstd)?;
         let digest = Digest::of(b"blob");
         for at in 0..good.len() {
             for bit in 0..8 {

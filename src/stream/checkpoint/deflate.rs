@@ -17,7 +17,7 @@ use crate::stream::input::Direct;
 
 /// How far checkpoints are apart, in decoded bytes. A random read decodes half of it on
 /// average; half the spacing would double the size of all windows, and with it the Toc.
-pub const SPACING: u64 = 2 << 20;
+pub(in crate::stream) const SPACING: u64 = 7 << 18;
 
 /// A window's compression level: higher ones gain less than a twentieth here.
 const LEVEL: i32 = 3;

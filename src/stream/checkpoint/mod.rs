@@ -1,11 +1,14 @@
 //! Where a decoder can start, and what it must know for that.
 
-pub mod deflate;
+pub(in crate::stream) mod deflate;
+pub(in crate::stream) mod dictionary;
+mod lookahead;
+pub(in crate::stream) mod zstd;
 
 use crate::stream::offset::BlobOffset;
 use crate::stream::span::SpanId;
 
-/// A place in a [`SpanTable`](crate::stream::SpanTable)'s heap.
+/// A place in the heap of [`Checkpoints`](crate::stream::span::Checkpoints).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HeapRange {
     /// First byte.
@@ -27,11 +30,32 @@ pub enum Restart {
         /// The first stored bit, counted from the start of the blob, as deflate counts
         /// them: from the low end of each byte.
         bit_offset: u64,
-        /// The decoded bytes before it, as [`deflate::pack`] leaves them.
+        /// The decoded bytes before it, packed.
         window: HeapRange,
         /// How many bytes those are unpacked; 0 at the start of a member.
         window_len: u32,
     },
+    /// Between two blocks of a zstd frame, where the checkpoint's span begins.
+    Dictionary {
+        /// Tables, repeat offsets and window, packed.
+        state: HeapRange,
+        /// How many bytes those are unpacked.
+        state_len: u32,
+        /// The window has what the spans before this one refer to, and no more.
+        end: SpanId,
+    },
+}
+
+impl Restart {
+    /// Whether decoding from here needs nothing of what comes before in the stream.
+    #[must_use]
+    pub(in crate::stream) fn is_fresh(&self) -> bool {
+        match self {
+            Self::Fresh { .. } => true,
+            Self::Deflate { window_len, .. } => *window_len == 0,
+            Self::Dictionary { .. } => false,
+        }
+    }
 }
 
 /// A place from where decoding can start; always the start of a span.
