@@ -133,6 +133,10 @@ fn open_reply(vfs: &Vfs, passthrough: &Passthrough, ino: Ino, reply: ReplyOpen) 
             Mode::Cached => {
                 reply.opened(FileHandle(handle.0), flags | FopenFlags::FOPEN_KEEP_CACHE);
             }
+            Mode::Refused => {
+                vfs.release(handle);
+                reply.error(refuse("open", ino, &Error::held_elsewhere()));
+            }
         },
     }
 }

@@ -10,6 +10,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,11 +27,41 @@ pub(super) enum Mode {
     Passthrough(Arc<BackingId>),
     /// By requests to the daemon, kept in the page cache.
     Cached,
+    /// Not at all: the kernel holds on to another file for this inode, and that file was
+    /// written to since it was verified.
+    Refused,
+}
+
+/// A file that the kernel reads, and when it was last written to before it was verified.
+#[derive(Debug)]
+struct Backing {
+    file: File,
+    written: (i64, i64, u64),
+}
+
+impl Backing {
+    fn of(file: &File) -> io::Result<Self> {
+        let file = file.try_clone()?;
+        let written = written(&file)?;
+        Ok(Self { file, written })
+    }
+
+    fn is_as_verified(&self) -> bool {
+        written(&self.file).is_ok_and(|now| now == self.written)
+    }
+}
+
+/// When a file was last written to, and its size. Its change time is left out: it moves
+/// with the file's names as well.
+fn written(file: &File) -> io::Result<(i64, i64, u64)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
 }
 
 #[derive(Debug)]
 struct OpenInode {
     mode: Mode,
+    backing: Option<Backing>,
     opens: u64,
 }
 
@@ -51,8 +83,17 @@ impl Passthrough {
         let mut open = self.open.lock();
         let inode = open.entry(ino).or_insert_with(|| OpenInode {
             mode: self.mode(file, reply),
+            backing: file.and_then(|file| Backing::of(file).ok()),
             opens: 0,
         });
+        let passed = matches!(inode.mode, Mode::Passthrough(_));
+        let right = inode.backing.as_ref().is_some_and(Backing::is_as_verified);
+        if passed && !right {
+            if inode.opens == 0 {
+                open.remove(&ino);
+            }
+            return Mode::Refused;
+        }
         inode.opens += 1;
         inode.mode.clone()
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::mount::UnmountFlags;
 
 use super::FuseAdapter;
@@ -162,6 +163,8 @@ impl Notifier {
 #[derive(Debug)]
 pub struct Mount {
     mountpoint: PathBuf,
+    /// Device number of the mount, by which it is told from another one at its place.
+    device: u64,
     notifier: Notifier,
     ended: std::sync::mpsc::Receiver<io::Result<()>>,
 }
@@ -190,13 +193,14 @@ impl Mount {
             .name("session".into())
             .spawn(run);
         spawned.map_err(|source| io_error("serve", mountpoint, source))?;
+        let metadata = std::fs::metadata(mountpoint)
+            .map_err(|source| io_error("look at", mountpoint, source))?;
         let mount = Self {
             mountpoint: mountpoint.to_owned(),
+            device: metadata.dev(),
             notifier,
             ended,
         };
-        let metadata = std::fs::metadata(mountpoint)
-            .map_err(|source| io_error("look at", mountpoint, source))?;
         read_ahead(metadata.dev());
         Ok(mount)
     }
@@ -226,11 +230,22 @@ impl Mount {
     /// # Errors
     /// As [`unmount`].
     pub fn detach(&self) -> Result<(), MountError> {
+        if device_of_root(&self.mountpoint) != Some(self.device) {
+            // Somebody has unmounted it, and perhaps mounted something else there.
+            return Ok(());
+        }
         match unmount(&self.mountpoint, Unmount::Lazy) {
             Err(MountError::NotMounted { .. }) => Ok(()),
             other => other,
         }
     }
+}
+
+/// The device number of what is mounted at `path`, without asking its daemon.
+fn device_of_root(path: &Path) -> Option<u64> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::empty()).ok()?;
+    Some(rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor))
 }
 
 /// How a mount is taken down.

@@ -58,6 +58,8 @@ impl CacheDir {
             path: path.to_owned(),
             source,
         };
+        // A daemon leaves the directory in which it was started.
+        let path = &std::path::absolute(path).map_err(io)?;
         let unsafe_ = |fault| Error::Unsafe {
             path: path.to_owned(),
             fault,

@@ -19,6 +19,9 @@ pub enum Error {
     /// There is no such name.
     #[error("no such file or directory")]
     NotFound,
+    /// The name is longer than any can be.
+    #[error("name too long")]
+    NameTooLong,
     /// The inode or handle is not known, or its place has gone.
     #[error("no longer there")]
     Stale,
@@ -92,6 +95,7 @@ impl Error {
     pub fn errno(&self) -> i32 {
         match self {
             Self::NotFound => libc::ENOENT,
+            Self::NameTooLong => libc::ENAMETOOLONG,
             Self::Stale => libc::ESTALE,
             Self::NotDirectory => libc::ENOTDIR,
             Self::IsDirectory => libc::EISDIR,
@@ -104,7 +108,10 @@ impl Error {
             Self::Unsupported(_) => libc::EOPNOTSUPP,
             Self::Limit(_) => libc::EFBIG,
             Self::ShutDown => libc::EIO,
-            Self::Io { errno, .. } => errno.unwrap_or(libc::EIO),
+            // The kernel would take ENOSYS for never to be asked again.
+            Self::Io { errno, .. } => errno
+                .filter(|errno| *errno != libc::ENOSYS)
+                .unwrap_or(libc::EIO),
         }
     }
 
@@ -114,7 +121,8 @@ impl Error {
     pub fn level(&self) -> Level {
         match self {
             Self::NotFound | Self::NoAttribute | Self::NoData => Level::Trace,
-            Self::Stale
+            Self::NameTooLong
+            | Self::Stale
             | Self::NotDirectory
             | Self::IsDirectory
             | Self::Invalid
@@ -142,6 +150,7 @@ impl Error {
                 text: text.to_string(),
             }),
             Self::NotFound
+            | Self::NameTooLong
             | Self::Stale
             | Self::NotDirectory
             | Self::IsDirectory
@@ -151,6 +160,14 @@ impl Error {
             | Self::NoAttribute
             | Self::ShutDown => None,
         }
+    }
+
+    /// The right bytes are there again, but the kernel still reads an older file for those
+    /// who opened it before, and that one was damaged meanwhile.
+    #[must_use]
+    pub fn held_elsewhere() -> Self {
+        let text = "damaged while it was open, and still open elsewhere".to_owned();
+        Self::damaged("BLOB_CHANGED", text)
     }
 
     pub(super) fn damaged(code: &'static str, text: String) -> Self {
@@ -291,6 +308,7 @@ mod tests {
     fn expected(error: &Error) -> (i32, Level) {
         match error {
             Error::NotFound => (libc::ENOENT, Level::Trace),
+            Error::NameTooLong => (libc::ENAMETOOLONG, Level::Debug),
             Error::Stale => (libc::ESTALE, Level::Debug),
             Error::NotDirectory => (libc::ENOTDIR, Level::Debug),
             Error::IsDirectory => (libc::EISDIR, Level::Debug),
@@ -304,7 +322,13 @@ mod tests {
             Error::Unsupported(_) => (libc::EOPNOTSUPP, Level::Warn),
             Error::Limit(_) => (libc::EFBIG, Level::Error),
             Error::ShutDown => (libc::EIO, Level::Debug),
-            Error::Io { errno, .. } => (errno.unwrap_or(libc::EIO), Level::Error),
+            Error::Io {
+                errno: Some(libc::ENOSYS) | None,
+                ..
+            } => (libc::EIO, Level::Error),
+            Error::Io {
+                errno: Some(errno), ..
+            } => (*errno, Level::Error),
         }
     }
 
@@ -322,6 +346,7 @@ mod tests {
         };
         let all = [
             Error::NotFound,
+            Error::NameTooLong,
             Error::Stale,
             Error::NotDirectory,
             Error::IsDirectory,
@@ -337,6 +362,7 @@ mod tests {
             Error::ShutDown,
             io(None),
             io(Some(libc::ENOSPC)),
+            io(Some(libc::ENOSYS)),
         ];
         for error in all {
             assert_eq!(

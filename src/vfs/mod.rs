@@ -118,10 +118,10 @@ impl Vfs {
     /// Resolves one name and takes one reference on what is there.
     ///
     /// # Errors
-    /// [`Error::NotFound`], also for names that are too long to be anywhere.
+    /// [`Error::NotFound`]; [`Error::NameTooLong`] for names that can be nowhere.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry, Error> {
         if name.len() > NAME_MAX {
-            return Err(Error::NotFound);
+            return Err(Error::NameTooLong);
         }
         let node = self.node(parent)?.find(name)?.ok_or(Error::NotFound)?;
         self.entry(&node)

@@ -218,9 +218,10 @@ fn many_readers_of_a_cold_layer_cause_one_pass() {
         });
         let (read, size) = (bytes_read(mount.pid()) - before, size_of(&layer.descriptor));
         assert!(read >= size, "{compression:?}: read {read} bytes of {size}");
-        // The rest is requests, and the spans that were read.
+        // A pass reads a stream twice where it proves its checkpoints; the rest is requests,
+        // and the spans that were read. Fifty passes would be far more.
         assert!(
-            read < size * 3 / 2,
+            read < size * 3,
             "{compression:?}: read {read} bytes of {size}"
         );
     }

@@ -233,6 +233,20 @@ impl OpenBlob {
 
 impl OpenFile for OpenBlob {
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
+        let read = self.try_read(buf, offset);
+        read.map_err(|error| {
+            let subject = self.blob.digest().as_str();
+            self.views.faults().noted(subject, error)
+        })
+    }
+
+    fn backing(&self) -> Option<&File> {
+        Some(self.blob.file())
+    }
+}
+
+impl OpenBlob {
+    fn try_read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
         for _ in 0..READ_ATTEMPTS {
             if self.present()? != *self.verified.lock() {
                 self.verify_again()?;
@@ -247,9 +261,5 @@ impl OpenFile for OpenBlob {
             "BLOB_CHANGED",
             format!("blob {digest} is being written to"),
         ))
-    }
-
-    fn backing(&self) -> Option<&File> {
-        Some(self.blob.file())
     }
 }

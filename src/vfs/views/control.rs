@@ -195,7 +195,7 @@ struct Section {
 impl Section {
     fn image(&self, digest: &Digest, descriptor: &Descriptor) -> Arc<dyn Node> {
         let place = self.place.below(digest.encoded().as_bytes());
-        Arc::new(ImageDir::new(&self.views, place, descriptor))
+        Arc::new(ImageDir::new(&self.views, place, descriptor).of_the_index())
     }
 }
 

@@ -1,14 +1,16 @@
 //! What was found wrong, for people: logged once for each blob, listed in `status.json`.
 
-use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::oci::Descriptor;
 use crate::vfs::error::{Error, Fault};
 
-/// How many faults are kept; a layout that is all broken must not fill the memory.
-const MAX_FAULTS: usize = 1000;
+/// How many faults are kept, the latest ones: a layout that is all broken must not fill
+/// the memory.
+const MAX_FAULTS: NonZeroUsize = NonZeroUsize::new(1000).expect("it is not zero");
 
 /// How much of a media type is in a subject, in characters. The longest known one has 75.
 const MEDIA_TYPE_LEN: usize = 100;
@@ -34,9 +36,17 @@ pub(super) fn claim(descriptor: &Descriptor) -> String {
 }
 
 /// The faults found so far, by what they were found in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Faults {
-    found: Mutex<BTreeMap<String, Fault>>,
+    found: Mutex<LruCache<String, Fault>>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            found: Mutex::new(LruCache::new(MAX_FAULTS)),
+        }
+    }
 }
 
 impl Faults {
@@ -47,36 +57,44 @@ impl Faults {
     pub(super) fn judge<T>(&self, subject: &str, result: Result<T, Error>) -> Result<T, Error> {
         match &result {
             Ok(_) => {
-                self.found.lock().remove(subject);
+                self.found.lock().pop(subject);
             }
             Err(error) => self.note(subject, error),
         }
         result
     }
 
+    /// Notes what went wrong with `subject` after it was opened, and passes it on.
+    pub(super) fn noted(&self, subject: &str, error: Error) -> Error {
+        self.note(subject, &error);
+        error
+    }
+
     fn note(&self, subject: &str, error: &Error) {
         let Some(fault) = error.fault() else { return };
         let mut found = self.found.lock();
-        let known = found.get(subject) == Some(&fault);
-        if !known && (found.len() < MAX_FAULTS || found.contains_key(subject)) {
+        if found.get(subject) != Some(&fault) {
             log::log!(error.level(), "{}: {}", fault.code, fault.text);
-            found.insert(subject.to_owned(), fault);
+            found.put(subject.to_owned(), fault);
         }
     }
 
     /// What is wrong with `subject`, as far as somebody has tried it.
     #[must_use]
     pub(super) fn find(&self, subject: &str) -> Option<Fault> {
-        self.found.lock().get(subject).cloned()
+        self.found.lock().peek(subject).cloned()
     }
 
     /// All faults, by subject.
     #[must_use]
     pub(super) fn all(&self) -> Vec<(String, Fault)> {
         let found = self.found.lock();
-        found
+        let mut all: Vec<_> = found
             .iter()
             .map(|(subject, fault)| (subject.clone(), fault.clone()))
-            .collect()
+            .collect();
+        drop(found);
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
     }
 }

@@ -9,13 +9,13 @@
 use std::sync::Arc;
 
 use super::blob::DescribedBlob;
-use super::faults::subject;
+use super::faults::{claim, subject};
 use super::place::Place;
 use super::xattr::Xattrs;
 use super::{Views, layers, platforms};
 use crate::oci::limits::Limit;
 use crate::oci::{Descriptor, Document, DocumentType, ImageManifest, MediaType};
-use crate::vfs::attr::{Attr, FileKind, Time};
+use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
 use crate::vfs::error::Error;
 use crate::vfs::node::{Child, Node, NodeKey, Patience};
 
@@ -26,6 +26,7 @@ pub(super) struct ImageDir {
     views: Arc<Views>,
     place: Place,
     descriptor: Descriptor,
+    name_lifetime: Lifetime,
 }
 
 impl ImageDir {
@@ -36,6 +37,16 @@ impl ImageDir {
             views: views.clone(),
             place,
             descriptor: descriptor.clone(),
+            name_lifetime: Lifetime::Forever,
+        }
+    }
+
+    /// As one whose name goes when the index names it no more.
+    #[must_use]
+    pub(super) fn of_the_index(self) -> Self {
+        Self {
+            name_lifetime: Lifetime::UntilNotice,
+            ..self
         }
     }
 
@@ -58,6 +69,10 @@ impl Node for ImageDir {
         Ok(self
             .views
             .image_attr(created(&self.views, &self.descriptor)))
+    }
+
+    fn name_lifetime(&self) -> Lifetime {
+        self.name_lifetime
     }
 
     fn list(&self) -> Result<Vec<Child>, Error> {
@@ -91,7 +106,12 @@ pub(super) fn children(views: &Arc<Views>, place: &Place, descriptor: &Descripto
         Some(Document::Manifest(manifest)) => manifest_children(views, place, descriptor, manifest),
         Some(Document::Index(index)) => {
             let mut children = vec![document_file(views, descriptor, None)];
-            children.extend(platforms::children(views, place, &index.manifests));
+            children.extend(platforms::children(
+                views,
+                place,
+                &claim(descriptor),
+                &index.manifests,
+            ));
             children
         }
         // Of a media type that is not known: its bytes, and nothing more.
@@ -145,7 +165,7 @@ pub(super) fn created(views: &Views, descriptor: &Descriptor) -> Option<Time> {
     let time = match &*document {
         Document::Manifest(manifest) => manifest_created(views, manifest),
         Document::Index(index) => {
-            let (_, document) = platforms::default(views, &index.manifests)?;
+            let (_, document) = platforms::default(views, &claim(descriptor), &index.manifests)?;
             manifest_created(views, document.manifest()?)
         }
     }?;

@@ -51,7 +51,7 @@ fn list(views: &Arc<Views>, place: &Place, descriptor: &Descriptor) -> Result<Ve
     let Some(manifest) = document.as_ref().and_then(|document| document.manifest()) else {
         return Ok(Vec::new());
     };
-    let diff_ids = diff_ids(views, manifest);
+    let (diff_ids, lifetime) = diff_ids(views, manifest);
     // Two digits, three from 100 layers on.
     let width = manifest.layers.len().max(10).to_string().len();
     let mut children = Vec::with_capacity(manifest.layers.len() * 2);
@@ -60,10 +60,10 @@ fn list(views: &Arc<Views>, place: &Place, descriptor: &Descriptor) -> Result<Ve
         match layer.media_type.kind() {
             Kind::Layer { compression, .. } => {
                 let diff_id = diff_ids.get(at).cloned();
-                children.push(tar_file(views, &number, layer, diff_id));
+                children.push(tar_file(views, &number, layer, diff_id, lifetime));
                 children.extend(blob_link(views, place, &number, layer, compression));
             }
-            Kind::Encrypted => children.push(tar_file(views, &number, layer, None)),
+            Kind::Encrypted => children.push(tar_file(views, &number, layer, None, lifetime)),
             _ => children.push(raw_file(views, &number, layer)),
         }
     }
@@ -71,15 +71,19 @@ fn list(views: &Arc<Views>, place: &Place, descriptor: &Descriptor) -> Result<Ve
 }
 
 /// The DiffIDs that the config gives: none if it gives another number of them than there
-/// are layers, because then nobody can say which belongs to which.
-fn diff_ids(views: &Arc<Views>, manifest: &ImageManifest) -> Vec<DiffId> {
-    let Ok(Some(config)) = views.documents().config(&manifest.config) else {
-        return Vec::new();
+/// are layers, because then nobody can say which belongs to which. And how long that may
+/// be believed: not at all where the config cannot be read now.
+fn diff_ids(views: &Arc<Views>, manifest: &ImageManifest) -> (Vec<DiffId>, Lifetime) {
+    let config = match views.documents().config(&manifest.config) {
+        Ok(Some(config)) => config,
+        Ok(None) => return (Vec::new(), Lifetime::Forever),
+        Err(_) => return (Vec::new(), Lifetime::None),
     };
-    match config.diff_ids() {
+    let diff_ids = match config.diff_ids() {
         Ok(diff_ids) if diff_ids.len() == manifest.layers.len() => diff_ids.to_vec(),
         _ => Vec::new(),
-    }
+    };
+    (diff_ids, Lifetime::Forever)
 }
 
 fn tar_file(
@@ -87,11 +91,13 @@ fn tar_file(
     number: &str,
     descriptor: &Descriptor,
     diff_id: Option<DiffId>,
+    name_lifetime: Lifetime,
 ) -> Child {
     let node = LayerTar {
         views: views.clone(),
         descriptor: descriptor.clone(),
         diff_id,
+        name_lifetime,
     };
     Child {
         name: format!("{number}.tar").into_bytes(),
@@ -161,6 +167,8 @@ struct LayerTar {
     descriptor: Descriptor,
     /// What the image's config says that the digest of the tar is.
     diff_id: Option<DiffId>,
+    /// How long this may be taken for what the image says of the layer.
+    name_lifetime: Lifetime,
 }
 
 impl LayerTar {
@@ -315,6 +323,10 @@ impl Node for LayerTar {
         }
     }
 
+    fn name_lifetime(&self) -> Lifetime {
+        self.name_lifetime
+    }
+
     fn would_wait(&self) -> bool {
         let digest = &self.descriptor.digest;
         let Ok(blob) = self.views.layout().open_blob(digest) else {
@@ -336,7 +348,11 @@ impl Node for LayerTar {
             .judge(&self.subject(), self.try_open())?
         {
             Opened::Stored(blob) => Ok(Arc::new(OpenBlob::new(&self.views, blob))),
-            Opened::Decoded(layer) => Ok(Arc::new(OpenLayer(layer))),
+            Opened::Decoded(layer) => Ok(Arc::new(OpenLayer {
+                views: self.views.clone(),
+                subject: self.subject(),
+                layer,
+            })),
         }
     }
 
@@ -368,10 +384,15 @@ impl Opened {
 
 /// A decoded layer, open for reading.
 #[derive(Debug)]
-struct OpenLayer(Arc<Layer>);
+struct OpenLayer {
+    views: Arc<Views>,
+    subject: String,
+    layer: Arc<Layer>,
+}
 
 impl OpenFile for OpenLayer {
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
-        Ok(self.0.read_at(buf, TarOffset(offset))?)
+        let read = self.layer.read_at(buf, TarOffset(offset));
+        read.map_err(|error| self.views.faults().noted(&self.subject, error.into()))
     }
 }

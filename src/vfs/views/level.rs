@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::directory::{Directory, Link};
-use super::faults::subject;
+use super::faults::{claim, subject};
 use super::place::Place;
 use super::refs::{Here, Level, Target};
 use super::xattr::Xattrs;
@@ -82,7 +82,8 @@ impl LevelDir {
                     .iter()
                     .filter_map(|entry| entry.descriptor.clone().ok())
                     .collect();
-                platforms::children(&self.views, &self.place(), &descriptors)
+                let of: Vec<_> = descriptors.iter().map(claim).collect();
+                platforms::children(&self.views, &self.place(), &of.join(" "), &descriptors)
             }
         };
         if self.path.is_empty() {

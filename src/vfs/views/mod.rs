@@ -46,11 +46,15 @@ use super::attr::{Attr, FileKind, Lifetime, Time};
 use super::node::{Node, NodeKey, Patience};
 use super::{Error, Moved};
 use crate::layer::Layers;
-use crate::oci::{Digest, Platform};
+use crate::oci::{Descriptor, Digest, Platform};
 use crate::store::{Layout, Verdicts, View};
 
 /// How many times of images are kept, at about 200 bytes each.
 const CREATED: NonZeroUsize = NonZeroUsize::new(50_000).expect("it is not zero");
+
+/// How many indexes are kept in mind with the manifest that their top shows, at about a
+/// kilobyte each.
+const DEFAULTS: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero");
 
 /// How the tree is shown.
 #[derive(Debug, Clone)]
@@ -89,6 +93,8 @@ pub struct Views {
     /// When images were made, by the digest of their manifest or index: asked for again
     /// and again by listings of all refs, and much smaller than the documents.
     created: Mutex<LruCache<Digest, Time>>,
+    /// Which manifest the top of an index shows, if any, by what the index is.
+    defaults: Mutex<LruCache<String, Option<Descriptor>>>,
     sizes: Mutex<HashMap<Digest, u64>>,
     warned: Mutex<HashSet<Digest>>,
     options: ViewsOptions,
@@ -119,6 +125,7 @@ impl Views {
             snapshot: RwLock::new(Arc::new(Snapshot::new(Arc::new(view), None))),
             reachable: Reachable::default(),
             created: Mutex::new(LruCache::new(CREATED)),
+            defaults: Mutex::new(LruCache::new(DEFAULTS)),
             sizes: Mutex::default(),
             warned: Mutex::default(),
             options,
@@ -140,11 +147,13 @@ impl Views {
     }
 
     /// Shows another view of the index from now on; says which names moved by that.
+    /// Called by one thread alone.
     pub fn refresh(&self, view: View) -> Vec<Moved> {
-        let mut present = self.snapshot.write();
+        // Nobody waits for the new snapshot while it is made.
+        let present = self.snapshot();
         let next = Arc::new(Snapshot::new(Arc::new(view), Some(&present)));
         let moved = present.moved(&next);
-        *present = next;
+        *self.snapshot.write() = next;
         moved
     }
 

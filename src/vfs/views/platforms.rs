@@ -14,11 +14,17 @@ use crate::vfs::node::{Child, Name};
 /// How many hexadecimal digits of a digest make a platform's name unique.
 const HASH_LEN: usize = 12;
 
-/// `platforms/` and what is shown of the default platform, for an index at `place`.
+/// `platforms/` and what is shown of the default platform, for an index at `place` that is
+/// known as `of`.
 #[must_use]
-pub(super) fn children(views: &Arc<Views>, place: &Place, entries: &[Descriptor]) -> Vec<Child> {
+pub(super) fn children(
+    views: &Arc<Views>,
+    place: &Place,
+    of: &str,
+    entries: &[Descriptor],
+) -> Vec<Child> {
     let mut children = Vec::new();
-    if let Some((descriptor, document)) = default(views, entries)
+    if let Some((descriptor, document)) = default(views, of, entries)
         && let Some(manifest) = document.manifest()
     {
         children.extend(image::manifest_children(
@@ -88,23 +94,46 @@ fn name(entry: &Descriptor, taken: &BTreeSet<Name>) -> Name {
     }
 }
 
-/// The manifest that the top of an index shows, searched depth first in order.
+/// The manifest that the top of an index shows, searched depth first in order. What was
+/// found, or that nothing is there, is remembered for `of`, by which the index is known,
+/// unless a nested index could not be read.
 #[must_use]
 pub(super) fn default(
     views: &Views,
+    of: &str,
     entries: &[Descriptor],
 ) -> Option<(Descriptor, Arc<Document>)> {
-    let mut candidates = Candidates::default();
-    candidates.collect(views, entries, 1);
-    let mut candidates = candidates.found;
-    let platforms = candidates
-        .iter()
-        .map(|entry| (entry.platform.as_ref(), entry.is_attestation()));
-    let chosen = platform::choose(views.platform(), platforms)?;
-    let descriptor = candidates.swap_remove(chosen);
+    let known = views.defaults.lock().get(of).cloned();
+    let descriptor = known.unwrap_or_else(|| {
+        let (chosen, complete) = search(views, entries);
+        if complete {
+            views.defaults.lock().put(of.to_owned(), chosen.clone());
+        }
+        chosen
+    })?;
     let document = views.documents().document(&descriptor).ok()??;
     Some((descriptor, document))
 }
+
+/// The best manifest, and whether everything could be read on the way.
+fn search(views: &Views, entries: &[Descriptor]) -> (Option<Descriptor>, bool) {
+    let mut candidates = Candidates::default();
+    candidates.collect(views, entries, 1);
+    let Candidates {
+        mut found,
+        unreadable,
+        ..
+    } = candidates;
+    let platforms = found
+        .iter()
+        .map(|entry| (entry.platform.as_ref(), entry.is_attestation()));
+    let chosen = platform::choose(views.platform(), platforms);
+    (chosen.map(|at| found.swap_remove(at)), !unreadable)
+}
+
+/// How many bytes of nested indexes are searched for the default platform. Real ones have
+/// some kilobytes in all; reading more would keep everybody else waiting.
+const MAX_SEARCHED: u64 = 16 << 20;
 
 /// The manifests among which the default is chosen.
 #[derive(Default)]
@@ -112,6 +141,10 @@ struct Candidates {
     found: Vec<Descriptor>,
     /// The least depth at which each nested index was gone through.
     seen: HashMap<Digest, u64>,
+    /// How many bytes of nested indexes were read.
+    read: u64,
+    /// Whether one of them could not be.
+    unreadable: bool,
 }
 
 impl Candidates {
@@ -121,7 +154,13 @@ impl Candidates {
             match DocumentType::of(&entry.media_type) {
                 Some(document_type) if !document_type.is_index() => self.found.push(entry.clone()),
                 Some(_) if depth < MAX_INDEX_DEPTH && self.is_new(entry, depth) => {
-                    if let Ok(Some(document)) = views.documents().document(entry)
+                    self.read += entry.size;
+                    if self.read > MAX_SEARCHED {
+                        continue;
+                    }
+                    let document = views.documents().document(entry);
+                    self.unreadable |= document.is_err();
+                    if let Ok(Some(document)) = document
                         && let Some(index) = document.index()
                     {
                         self.collect(views, &index.manifests, depth + 1);

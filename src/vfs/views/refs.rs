@@ -10,7 +10,7 @@
 //! to be there. So a path that shows something else, even something it showed before,
 //! has a key of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::names;
@@ -229,14 +229,16 @@ struct Groups<'a> {
 impl<'a> Groups<'a> {
     fn of(entries: &'a [Arc<index::Entry>]) -> Self {
         let mut named: BTreeMap<&str, Vec<Arc<index::Entry>>> = BTreeMap::new();
-        for entry in entries {
-            if let Some(name) = shown_name(entry) {
-                let group = named.entry(name).or_default();
-                // The same content twice under one name is there once.
-                group.retain(|other| shows(other) != shows(entry));
-                group.push(entry.clone());
+        let mut seen = HashSet::new();
+        // The same content twice under one name is there once, where it stands last.
+        for entry in entries.iter().rev() {
+            if let Some(name) = shown_name(entry)
+                && seen.insert((name, shows(entry)))
+            {
+                named.entry(name).or_default().push(entry.clone());
             }
         }
+        named.values_mut().for_each(|group| group.reverse());
         Self { entries, named }
     }
 
