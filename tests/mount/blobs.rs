@@ -218,3 +218,76 @@ fn b6_a_blob_overwritten_while_it_is_open() {
         );
     }
 }
+
+#[test]
+fn a_config_that_comes_back_is_heeded() {
+    if !has("a_config_that_comes_back_is_heeded", &[Need::Fuse]) {
+        return;
+    }
+    let layout = TestLayout::new();
+    let layer = layout.layer(Compression::Gzip, &[("a", b"a")]);
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    let image = layout.image_with(
+        std::slice::from_ref(&layer),
+        &json!({"rootfs": {"type": "layers", "diff_ids": [wrong]}}),
+    );
+    layout.add_ref("app", &image);
+    let manifest = fs::read(layout.blob_path(&image)).expect("it is there");
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("it is JSON");
+    let config = layout.blob_path(&manifest["config"]);
+    let away = layout.path().join("away");
+    fs::rename(&config, &away).expect("a blob can be moved");
+    let mount = TestMount::start(layout.path());
+    let tar = mount.join("app/layers/00.tar");
+    fs::read(&tar).expect("nobody can say what its DiffID should be");
+    fs::rename(&away, &config).expect("a blob can be moved");
+    let errno = fs::read(&tar)
+        .expect_err("the config says another DiffID")
+        .raw_os_error();
+    assert_eq!(errno, Some(libc::EBADMSG));
+}
+
+#[test]
+fn damage_found_while_reading_is_told() {
+    if !has("damage_found_while_reading_is_told", &[Need::Fuse]) {
+        return;
+    }
+    let layout = TestLayout::new();
+    let mut noise = vec![0; 4 << 20];
+    Random::of_seed(4).fill(&mut noise);
+    let layer = layout.layer(Compression::Gzip, &[("noise", &noise)]);
+    layout.add_ref("app", &layout.image(std::slice::from_ref(&layer)));
+    let mount = MountOptions::new(layout.path()).memory("0").start();
+    let shown = mount.join("app/layers/00.tar");
+    let file = File::open(&shown).expect("it is sound");
+    let path = layout.blob_path(&layer.descriptor);
+    let blob = File::options().write(true).open(path).expect("it is ours");
+    blob.write_all_at(&[0; 1 << 16], 2 << 20)
+        .expect("it is ours");
+    let mut bytes = vec![0; 1 << 16];
+    let errno = (0..60)
+        .map(|at| file.read_exact_at(&mut bytes, at << 16))
+        .find_map(Result::err)
+        .and_then(|error| error.raw_os_error());
+    assert_eq!(errno, Some(libc::EBADMSG));
+    let status = fs::read_to_string(mount.join(".ocifs/status.json")).expect("it is made");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("it is JSON");
+    let errors = status["errors"].as_array().expect("a list");
+    assert_eq!(errors.len(), 1, "{status}");
+}
+
+#[test]
+fn images_by_digest_go_with_the_index() {
+    if !has("images_by_digest_go_with_the_index", &[Need::Fuse]) {
+        return;
+    }
+    let layout = TestLayout::new();
+    let image = layout.image(&[layout.layer(Compression::None, &[("a", b"a")])]);
+    layout.add_ref("app", &image);
+    let mount = TestMount::start(layout.path());
+    let encoded = digest_of(&image).encoded().to_owned();
+    let shown = mount.join(&format!(".ocifs/digests/sha256/{encoded}/manifest.json"));
+    fs::read(&shown).expect("it is reachable");
+    layout.write_entries(&[]);
+    until(AT_ALL, "it is not reachable any more", || !shown.exists());
+}
