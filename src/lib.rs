@@ -18,6 +18,7 @@
 //!   3  stream   random access into compressed bytes
 //!   2  store    blobs and refs of a layout, verified once, watched for changes
 //!   1  oci      values of the image specification, without input or output
+//!      tar      the tar format: bytes in, entries out
 //! ```
 //!
 //! # What holds everywhere
@@ -26,7 +27,7 @@
 //!   state, and what the kernel was told about bytes is never taken back; only names are.
 //! - A layer that fails its digest, its DiffID or a checksum is never served; what is
 //!   decoded later is checked again against what the verified pass saw.
-//! - Bytes from a layout are hostile: [`oci::limits`] and [`stream::Limits`] bound what
+//! - Bytes from a layout are hostile: [`oci::limits`], [`stream::Limits`] and [`tar::Limits`] bound what
 //!   they may cost, every malformed one is an error with a stable code, and one bad image
 //!   never disturbs another.
 //! - An error says what is wrong in words; [`vfs::Error::errno`] alone makes a number of it.
@@ -36,6 +37,7 @@ pub mod layer;
 pub mod oci;
 pub mod store;
 pub mod stream;
+pub mod tar;
 pub mod vfs;
 
 pub use layer::{Layer, Layers};
