@@ -77,7 +77,7 @@ enum State {
 /// What a whole tar amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// How many entries there were.
+    /// How many entries there were, volume labels included.
     pub entries: u64,
     /// What is odd about it.
     pub warnings: Warnings,
