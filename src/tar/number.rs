@@ -136,7 +136,7 @@ mod tests {
         let rows: &[(&str, &[u8], Option<i64>)] = &[
             ("plain", b"0000644\0", Some(0o644)),
             ("T13' spaces around", b"  644 \0", Some(0o644)),
-            ("T13' leading NULs", b"\0\0644\0 ", Some(0o644)),
+            ("T13' leading NULs", b"\0\x00644\0 ", Some(0o644)),
             ("T13' all NUL", b"\0\0\0\0\0\0\0\0", Some(0)),
             ("T13' all spaces", b"        ", Some(0)),
             ("T13' empty", b"", Some(0)),
@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn times_are_read_as_go_reads_them() {
-        let rows: &[(&str, &[u8], Option<(i64, u32)>)] = &[
+        type Row = (&'static str, &'static [u8], Option<(i64, u32)>);
+        let rows: &[Row] = &[
             ("whole", b"1350244992", Some((1_350_244_992, 0))),
             ("point at the end", b"12.", Some((12, 0))),
             ("nanoseconds", b"12.023960108", Some((12, 23_960_108))),

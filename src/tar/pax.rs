@@ -332,7 +332,8 @@ mod tests {
     fn sparse_pairs_become_a_map() {
         let offset: &[u8] = b"23 GNU.sparse.offset=0\n";
         let len: &[u8] = b"25 GNU.sparse.numbytes=1\n";
-        let rows: &[(&str, Vec<&[u8]>, Option<&str>)] = &[
+        type Row<'a> = (&'static str, Vec<&'a [u8]>, Option<&'static str>);
+        let rows: &[Row<'_>] = &[
             ("a pair", vec![offset, len], Some("0,1")),
             ("two pairs", vec![offset, len, offset, len], Some("0,1,0,1")),
             ("half a pair", vec![offset], Some("0")),

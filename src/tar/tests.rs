@@ -3,6 +3,8 @@
 //!
 //! Each archive is read at once and in small pieces, which must make no difference.
 
+use std::slice;
+
 mod build;
 mod mutation;
 mod sparse;
@@ -428,17 +430,17 @@ fn the_archive_ends_where_go_says() {
         ),
         (
             "T15' padded to 10 KiB",
-            [archive(&[a.clone()]), vec![0; 10_000]].concat(),
+            [archive(slice::from_ref(&a)), vec![0; 10_000]].concat(),
             "file a 5",
         ),
         (
             "T15' data behind",
-            [archive(&[a.clone()]), b"data".to_vec()].concat(),
+            [archive(slice::from_ref(&a)), b"data".to_vec()].concat(),
             "file a 5, !TAR_TRAILING",
         ),
         (
             "T35' another archive behind",
-            [archive(&[a.clone()]), archive(&[b.clone()])].concat(),
+            [archive(slice::from_ref(&a)), archive(slice::from_ref(&b))].concat(),
             "file a 5, !TAR_TRAILING",
         ),
         (
@@ -526,7 +528,10 @@ fn paths_are_those_of_every_format() {
         ),
         (
             "T34' GNU has times there",
-            archive(&[gnu.clone().with(345, b"00000000001\000000000001\0").bytes()]),
+            archive(&[gnu
+                .clone()
+                .with(345, b"00000000001\x0000000000001\0")
+                .bytes()]),
             "file a 0",
         ),
         (
@@ -722,7 +727,8 @@ fn types_are_those_that_a_layer_can_have() {
 fn owners_fit_a_file_system() {
     let uid = |value: &str| archive(&[pax(&[("uid", value)]), file("a", b"")]);
     let in_header = |field: &[u8]| archive(&[Header::file("a", 0).with(116, field).bytes()]);
-    let rows: &[(&str, Vec<u8>, Option<(u32, u32)>)] = &[
+    type Row = (&'static str, Vec<u8>, Option<(u32, u32)>);
+    let rows: &[Row] = &[
         ("T29' 2^31", uid("2147483648"), Some((1 << 31, 0))),
         ("T29' 2^32 - 2", uid("4294967294"), Some((u32::MAX - 1, 0))),
         ("T29' 2^32 - 1", uid("4294967295"), None),
@@ -760,7 +766,8 @@ fn owners_fit_a_file_system() {
 #[test]
 fn times_and_modes_are_kept() {
     let mtime = |value: &str| archive(&[pax(&[("mtime", value)]), file("a", b"")]);
-    let rows: &[(&str, Vec<u8>, Result<(i64, u32), &str>)] = &[
+    type Row = (&'static str, Vec<u8>, Result<(i64, u32), &'static str>);
+    let rows: &[Row] = &[
         (
             "header",
             archive(&[Header::file("a", 0).with(136, b"14742355000\0").bytes()]),
