@@ -96,12 +96,13 @@ fn hex(digit: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tar::tests::pax_record;
 
     /// The attributes of such records as `name=value`, and how many were ignored.
     fn read_all(records: &[(&str, &str)]) -> (Vec<String>, usize) {
         let mut body = Vec::new();
         for (key, value) in records {
-            body.extend(super::super::tests::pax_record(key, value.as_bytes()));
+            body.extend(pax_record(key, value.as_bytes()));
         }
         let pax = Pax::parse(body, 100).expect("sound records");
         let mut ignored = 0;
