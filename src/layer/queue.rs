@@ -137,7 +137,7 @@ impl Queue {
 
     /// Waits until the work for `blob` is done, and has it done if nobody has.
     pub(super) fn run(self: &Arc<Self>, blob: &Arc<Blob>) -> Outcome {
-        let job = self.enqueue(blob);
+        let job = self.enqueue(blob)?;
         let mut state = self.state.lock();
         loop {
             if let Some(outcome) = &*job.outcome.lock() {
@@ -176,11 +176,14 @@ impl Queue {
     }
 
     /// The job for `blob`: the one there is, or a new one at the end of the queue.
-    fn enqueue(self: &Arc<Self>, blob: &Arc<Blob>) -> Arc<Job> {
+    fn enqueue(self: &Arc<Self>, blob: &Arc<Blob>) -> Result<Arc<Job>, Error> {
         let mut state = self.state.lock();
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::ShutDown);
+        }
         let mut jobs = state.running.iter().chain(&state.waiting);
         if let Some(job) = jobs.find(|job| job.is_for(blob)) {
-            return Arc::clone(job);
+            return Ok(Arc::clone(job));
         }
         let job = Arc::new(Job {
             blob: Arc::clone(blob),
@@ -194,7 +197,7 @@ impl Queue {
             drop(state);
             self.start_worker();
         }
-        job
+        Ok(job)
     }
 
     fn start_worker(self: &Arc<Self>) {
@@ -283,4 +286,186 @@ enum Next {
     Pass(Arc<Job>),
     Improve(Arc<Job>, Arc<Toc>),
     Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+    use crate::oci::DiffId;
+    use crate::stream::{Checkpoints, Compression, SpanTable};
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    /// Work that tells when it begins and ends when it is told to.
+    struct Steered {
+        begun: Mutex<Sender<(&'static str, Digest)>>,
+        go: Mutex<Receiver<()>>,
+    }
+
+    impl Work for Steered {
+        fn pass(&self, blob: &Blob, _: &Control<'_>) -> Result<Passed, Error> {
+            let digest = blob.digest().clone();
+            self.begun.lock().send(("pass", digest.clone())).ok();
+            self.go.lock().recv().ok();
+            assert_ne!(digest, Digest::of(b"fault"), "a fault of ours");
+            let table = SpanTable::new(Compression::Plain, 0, vec![], Checkpoints::default());
+            let table = table.expect("an empty table is good");
+            let diff_id = DiffId(digest.clone());
+            Ok(Passed {
+                toc: Arc::new(Toc::new(digest, 0, diff_id, table)),
+                may_improve: true,
+            })
+        }
+
+        fn improve(&self, blob: &Blob, _: &Arc<Toc>, _: &Control<'_>) {
+            self.begun
+                .lock()
+                .send(("improve", blob.digest().clone()))
+                .ok();
+        }
+    }
+
+    struct Setting {
+        queue: Arc<Queue>,
+        begun: Receiver<(&'static str, Digest)>,
+        go: Sender<()>,
+        blobs: Vec<Arc<Blob>>,
+    }
+
+    fn setting(names: &[&str]) -> Result<Setting, Box<dyn std::error::Error>> {
+        let (tell, begun) = channel();
+        let (go, wait) = channel();
+        let work = Steered {
+            begun: Mutex::new(tell),
+            go: Mutex::new(wait),
+        };
+        let mut blobs = Vec::new();
+        for name in names {
+            let file: File = tempfile::tempfile()?;
+            blobs.push(Arc::new(Blob::new(Digest::of(name.as_bytes()), file)?));
+        }
+        Ok(Setting {
+            queue: Arc::new(Queue::new(Box::new(work))),
+            begun,
+            go,
+            blobs,
+        })
+    }
+
+    impl Setting {
+        /// Waits until so many jobs are known.
+        fn wait_for(&self, count: usize) {
+            while self.queue.status().len() < count {
+                thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn two_at_once_first_come_first_served_improvements_last() -> TestResult {
+        let setting = setting(&["a", "b", "c", "d"])?;
+        thread::scope(|scope| -> TestResult {
+            for (index, blob) in setting.blobs.iter().enumerate() {
+                let queue = &setting.queue;
+                scope.spawn(move || queue.run(blob).map(drop));
+                setting.wait_for(index + 1);
+            }
+            let first = [setting.begun.recv()?.1, setting.begun.recv()?.1];
+            assert!(first.contains(&Digest::of(b"a")) && first.contains(&Digest::of(b"b")));
+            let states = setting
+                .queue
+                .status()
+                .into_iter()
+                .map(|status| status.state);
+            use PassState::{Queued, Running};
+            assert_eq!(
+                states.collect::<Vec<_>>(),
+                [Running, Running, Queued, Queued]
+            );
+            setting.go.send(())?;
+            assert_eq!(setting.begun.recv()?, ("pass", Digest::of(b"c")));
+            setting.go.send(())?;
+            assert_eq!(setting.begun.recv()?, ("pass", Digest::of(b"d")));
+            setting.go.send(())?;
+            setting.go.send(())?;
+            for _ in 0..4 {
+                assert_eq!(setting.begun.recv()?.0, "improve");
+            }
+            Ok(())
+        })?;
+        setting.queue.wait_idle();
+        assert!(setting.queue.status().is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn all_who_ask_for_the_same_share_one_pass() -> TestResult {
+        let setting = setting(&["a"])?;
+        let outcomes: Vec<Outcome> = thread::scope(|scope| {
+            let (queue, blob) = (&setting.queue, &setting.blobs[0]);
+            let ask = || scope.spawn(move || queue.run(blob));
+            let threads: Vec<_> = (0..8).map(|_| ask()).collect();
+            setting.begun.recv().expect("a pass begins");
+            // The others may still be on their way: none of them begins another pass.
+            thread::sleep(std::time::Duration::from_millis(20));
+            setting.go.send(()).expect("somebody waits");
+            let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join();
+            threads
+                .into_iter()
+                .map(|thread| join(thread).expect("no panic"))
+                .collect()
+        });
+        let first = outcomes[0].clone()?;
+        for outcome in outcomes {
+            assert!(Arc::ptr_eq(&outcome?, &first));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_pass_that_breaks_off_ends_no_other() -> TestResult {
+        let setting = setting(&["fault", "b"])?;
+        thread::scope(|scope| -> TestResult {
+            let (queue, blobs) = (&setting.queue, &setting.blobs);
+            let fault = scope.spawn(move || queue.run(&blobs[0]).map(drop));
+            setting.wait_for(1);
+            let other = scope.spawn(move || queue.run(&blobs[1]).map(drop));
+            setting.go.send(())?;
+            setting.go.send(())?;
+            let fault = fault.join().map_err(|_| "the asker panicked")?;
+            assert!(matches!(fault, Err(Error::BrokenOff { .. })), "{fault:?}");
+            assert!(other.join().map_err(|_| "the asker panicked")?.is_ok());
+            Ok(())
+        })?;
+        setting.queue.wait_idle();
+        Ok(())
+    }
+
+    #[test]
+    fn shutting_down_ends_every_wait() -> TestResult {
+        let setting = setting(&["a", "b", "c"])?;
+        thread::scope(|scope| -> TestResult {
+            let queue = &setting.queue;
+            let ask = |blob| scope.spawn(move || queue.run(blob).map(drop));
+            let threads: Vec<_> = setting.blobs.iter().map(ask).collect();
+            setting.wait_for(3);
+            setting.queue.shut_down();
+            for thread in threads {
+                let outcome = thread.join().map_err(|_| "the asker panicked")?;
+                assert!(matches!(outcome, Err(Error::ShutDown)), "{outcome:?}");
+            }
+            setting.go.send(())?;
+            setting.go.send(())?;
+            Ok(())
+        })?;
+        setting.queue.wait_idle();
+        assert!(matches!(
+            setting.queue.run(&setting.blobs[0]),
+            Err(Error::ShutDown)
+        ));
+        Ok(())
+    }
 }

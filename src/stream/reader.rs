@@ -77,12 +77,23 @@ impl Stream {
             return Ok(bytes);
         }
         let checkpoint = self.checkpoint_for(id)?;
-        let start = self.key(checkpoint.span);
-        let _lane = self.cache.lane(&start);
+        let _lane = self.table.lane(checkpoint.span);
         if let Some(bytes) = self.cache.get(&self.key(id)) {
             return Ok(bytes);
         }
-        let decoded = match checkpoint.restart {
+        // The stream was found good once: whatever is wrong with it now is damage.
+        self.decode_from(&checkpoint, id).map_err(|error| {
+            if error.is_of_the_stream() {
+                self.changed(id)
+            } else {
+                error
+            }
+        })
+    }
+
+    fn decode_from(&self, checkpoint: &Checkpoint, id: SpanId) -> Result<Arc<Vec<u8>>, Error> {
+        let start = self.key(checkpoint.span);
+        match checkpoint.restart {
             Restart::Fresh { blob_offset } => {
                 let compression = self.table.compression();
                 self.go_on(id, start, || Ok(Cursor::fresh(compression, blob_offset)))
@@ -97,24 +108,16 @@ impl Stream {
                 state_len,
                 end,
             } => {
-                let last = self.wanted_with(id, checkpoint.span, end);
+                let end = self.wanted_with(id, checkpoint.span, end);
                 let packed = self.table.checkpoints().bytes(state);
                 let dictionary = Dictionary::unpack(packed, state_len);
                 let dictionary = dictionary.ok_or_else(|| self.changed(id))?;
                 let mut scratch = self.cache.scratch.take();
-                let decoded = self.burst(&dictionary, checkpoint.span, id, last, &mut scratch);
+                let decoded = self.burst(&dictionary, checkpoint.span, id, end, &mut scratch);
                 self.cache.scratch.give(scratch);
                 decoded
             }
-        };
-        // The stream was found good once: whatever is wrong with it now is damage.
-        decoded.map_err(|error| {
-            if error.is_of_the_stream() {
-                self.changed(id)
-            } else {
-                error
-            }
-        })
+        }
     }
 
     /// The checkpoint from which a span is decoded.

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::{Mutex, MutexGuard};
 use twox_hash::XxHash3_64;
 
 use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart, dictionary};
@@ -16,6 +17,10 @@ pub const SPAN_SIZE: usize = 256 << 10;
 
 /// The longest span that is accepted in a table.
 pub const MAX_SPAN_SIZE: u64 = 1 << 20;
+
+/// How many locks keep apart those who decode. Two stretches that share a lock wait for
+/// each other without need; with so many it seldom happens.
+const LANES: usize = 16;
 
 /// The number of a span, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +88,7 @@ pub struct SpanTable {
     spans: Vec<Span>,
     first: Checkpoints,
     better: OnceLock<Checkpoints>,
+    lanes: [Mutex<()>; LANES],
 }
 
 impl PartialEq for SpanTable {
@@ -112,6 +118,7 @@ impl SpanTable {
             spans,
             first: checkpoints,
             better: OnceLock::new(),
+            lanes: Default::default(),
         };
         table.check_spans()?;
         table.check_checkpoints(&table.first)?;
@@ -199,6 +206,18 @@ impl SpanTable {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Waits until nobody else decodes from the checkpoint at the span `start`, so that
+    /// what one decodes is found by the others. Dropping the guard lets the next one in.
+    ///
+    /// Lock order: a table's lane, then one of the table beneath, where streams nest. Each
+    /// table has its own, so that nobody waits for himself.
+    pub(in crate::stream) fn lane(&self, start: SpanId) -> MutexGuard<'_, ()> {
+        // Checkpoints often lie a fixed number of spans apart: a large odd factor spreads
+        // them.
+        let spread = start.0.wrapping_mul(0x9e37_79b1) >> 16;
+        self.lanes[spread as usize % LANES].lock()
     }
 
     /// How the stream is compressed, by its bytes.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::stream::budget::Budget;
 use crate::stream::cursor::Cursor;
@@ -18,10 +18,6 @@ const PARKED: u64 = 16 << 20;
 /// How many spans that were read to their end are kept all the same: requests of one
 /// reader overtake each other.
 const RETIRED: usize = 16;
-
-/// How many locks keep readers of one stretch apart. Two stretches that share a lock wait
-/// for each other without need; with so many it hardly happens.
-const LANES: usize = 64;
 
 /// A span of some table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,15 +37,13 @@ pub(super) struct Parked {
 /// Decoded spans of all streams, up to a number of bytes; what was read longest ago goes
 /// first. It is correct with any number, also 0: then every read decodes.
 ///
-/// Lock order: a lane, then one of the tables; the tables' locks are never held while
-/// anything is decoded or copied.
+/// Its locks are never held while anything is decoded or copied, nor together.
 #[derive(Debug)]
 pub struct SpanCache {
     memory: u64,
     spans: Mutex<Budget<SpanKey, Arc<Vec<u8>>>>,
     parked: Mutex<Budget<SpanKey, Parked>>,
     retired: Mutex<VecDeque<SpanKey>>,
-    lanes: Vec<Mutex<()>>,
     pub(super) scratch: ScratchPool,
     pub(super) ahead: ReadAhead,
 }
@@ -63,7 +57,6 @@ impl SpanCache {
             spans: Mutex::new(Budget::new(memory)),
             parked: Mutex::new(Budget::new(PARKED)),
             retired: Mutex::default(),
-            lanes: std::iter::repeat_with(Mutex::default).take(LANES).collect(),
             scratch: ScratchPool::default(),
             ahead: ReadAhead::default(),
         }
@@ -108,18 +101,6 @@ impl SpanCache {
         {
             self.spans.lock().remove(&oldest);
         }
-    }
-
-    /// Waits until nobody else decodes from the checkpoint at the span `start`, so that
-    /// what one decodes is found by the others. Dropping the guard lets the next one in.
-    pub(super) fn lane(&self, start: &SpanKey) -> MutexGuard<'_, ()> {
-        // Checkpoints of one table lie some spans apart: spread them by a large odd factor.
-        let mixed = start
-            .table
-            .wrapping_mul(31)
-            .wrapping_add(u64::from(start.span.0))
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.lanes[(mixed >> 58) as usize % LANES].lock()
     }
 
     /// Takes the decoder that rests after the checkpoint `start`, if it has not gone past

@@ -9,7 +9,7 @@ use ocifs::oci::Digest;
 use ocifs::store::{Blob, CacheDir, Verdicts, verify};
 use ocifs::stream::{Compression, Limits, TarOffset};
 
-use crate::sample::{TestResult, gzip, layer_like, zstd};
+use crate::sample::{TestResult, gzip, layer_like, zstd, zstd_stream};
 
 /// A place for blobs and for a cache.
 struct Place {
@@ -253,6 +253,29 @@ fn tocs_and_verdicts_outlive_the_process() -> TestResult {
     std::fs::write(&path, &damaged)?;
     let error = place.open(&layers, &digest)?.err().ok_or("opened")?;
     assert_eq!(error.code(), "BLOB_DIGEST");
+    Ok(())
+}
+
+#[test]
+fn long_zstd_frames_are_improved_when_nobody_waits() -> TestResult {
+    let place = Place::new()?;
+    let bytes = layer_like(20 << 20, 40);
+    let digest = place.put(&zstd_stream(&bytes, 1, 20))?;
+    let layers = place.layers()?;
+    let layer = place.open(&layers, &digest)??;
+    // Read while the search goes on, and after it.
+    assert!(all(&layer)? == bytes);
+    layers.wait_idle();
+    assert!(layers.passes().is_empty());
+    let count = |layer: &Layer| layer.toc().spans().checkpoints().list.len();
+    assert!(count(&layer) > 2, "{} checkpoints", count(&layer));
+    assert!(all(&layer)? == bytes);
+
+    let again = place.layers()?;
+    let kept = place.open(&again, &digest)??;
+    assert_eq!(count(&kept), count(&layer), "kept with its checkpoints");
+    assert!(again.passes().is_empty());
+    assert!(all(&kept)? == bytes);
     Ok(())
 }
 

@@ -138,6 +138,96 @@ fn long_zstd_frames() -> TestResult {
 }
 
 #[test]
+fn noise_that_is_repeated_would_cost_too_much() -> TestResult {
+    // Every checkpoint would need all of the noise, which nothing makes smaller.
+    let mut random = Random(31);
+    let noise: Vec<u8> = (0..1 << 17)
+        .flat_map(|_| random.below(u64::MAX >> 12).to_le_bytes())
+        .collect();
+    let blob = zstd_stream(&noise.repeat(24), 3, 21);
+    check_improved("repeated noise", &blob, &noise.repeat(24), 0)
+}
+
+#[test]
+fn several_long_frames_and_short_ones() -> TestResult {
+    let bytes = layer_like(30 << 20, 32);
+    let parts = [
+        &bytes[..12 << 20],
+        &bytes[12 << 20..13 << 20],
+        &bytes[13 << 20..],
+    ];
+    let [first, second, third] = parts.map(|part| zstd_stream(part, 3, 20));
+    let blob = [&first[..], &skippable(99), &second, &third, &skippable(7)].concat();
+    check_improved("three frames", &blob, &bytes, 4)
+}
+
+#[test]
+fn changed_zstd_blocks_are_decoded_alike_or_refused() -> TestResult {
+    let bytes = layer_like(9 << 20, 33);
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1)?;
+    std::io::Write::write_all(&mut encoder, &bytes)?;
+    let good = encoder.finish()?;
+    let mut random = Random(34);
+    let mut accepted = 0;
+    for _ in 0..40 {
+        let mut blob = good.clone();
+        let at = 20 + random.size(blob.len() - 20);
+        blob[at] ^= 1 << random.below(8);
+        // There is no checksum: a decoder takes some of these.
+        let Ok((table, decoded)) = pass(&blob, 1 << 18, &Limits::default()) else {
+            continue;
+        };
+        accepted += 1;
+        if let Some(found) = find_checkpoints(&blob, &table, &|| false)? {
+            table.improve(found)?;
+        }
+        compare(&open(table, blob, 1 << 30), &decoded, 10, at as u64)?;
+    }
+    assert!(accepted > 3, "only {accepted} were decoded at all");
+    Ok(())
+}
+
+#[test]
+fn a_search_for_checkpoints_can_be_stopped() -> TestResult {
+    let bytes = layer_like(9 << 20, 35);
+    let blob = zstd_stream(&bytes, 1, 20);
+    let (table, _) = pass(&blob, 1 << 18, &Limits::default())?;
+    let result = find_checkpoints(&blob, &table, &|| true);
+    assert_eq!(result.err().map(|error| error.code()), Some("SHUT_DOWN"));
+    Ok(())
+}
+
+#[test]
+fn reading_ahead_reads_the_same() -> TestResult {
+    let bytes = layer_like(24 << 20, 36);
+    for (name, blob) in [
+        ("gzip", gzip(&bytes, 1)),
+        ("zstd", zstd_stream(&bytes, 1, 20)),
+    ] {
+        let (table, _) = pass(&blob, 1 << 18, &Limits::default())?;
+        if let Some(found) = find_checkpoints(&blob, &table, &|| false)? {
+            table.improve(found)?;
+        }
+        let stream = open(table, blob, 40 << 20);
+        let mut buf = vec![0; 100_000];
+        let mut offset = 0;
+        loop {
+            let len = stream.read_at(&mut buf, TarOffset(offset as u64))?;
+            assert!(
+                buf[..len] == bytes[offset..offset + len],
+                "{name} at {offset}"
+            );
+            offset += len;
+            if len == 0 {
+                break;
+            }
+        }
+        assert_eq!(offset, bytes.len(), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
 fn gzip_of_every_level() -> TestResult {
     let bytes = layer_like(5 << 20, 1);
     for level in 0..=9 {

@@ -286,7 +286,7 @@ fn images_by_digest_go_with_the_index() {
     layout.add_ref("app", &image);
     let mount = TestMount::start(layout.path());
     let encoded = digest_of(&image).encoded().to_owned();
-    let shown = mount.join(&format!(".ocifs/digests/sha256/{encoded}/manifest.json"));
+    let shown = mount.join(format!(".ocifs/digests/sha256/{encoded}/manifest.json"));
     fs::read(&shown).expect("it is reachable");
     layout.write_entries(&[]);
     until(AT_ALL, "it is not reachable any more", || !shown.exists());

@@ -11,7 +11,7 @@ use crate::stream::{BlobOffset, Checkpoints, Compression, SpanId, SpanTable, Tar
 const MAGIC: &[u8; 8] = b"ocifstoc";
 
 /// Another number makes all older files unread.
-const VERSION: u32 = 3;
+const VERSION: u32 = 1;
 
 /// More sections than this are no file of ours.
 const MAX_SECTIONS: u32 = 64;
@@ -67,36 +67,39 @@ pub enum Fault {
 pub fn encode(toc: &Toc, out: &mut dyn Write) -> io::Result<()> {
     let table = toc.spans();
     let checkpoints = table.checkpoints();
-    let sections = [
-        (SUMMARY, summary(toc)),
-        (SPANS, table.spans().iter().flat_map(span_record).collect()),
-        (
-            CHECKPOINTS,
-            checkpoints
-                .list
-                .iter()
-                .flat_map(checkpoint_record)
-                .collect(),
-        ),
-    ];
-    let sections: Vec<(u32, &[u8])> = sections
+    let spans: Vec<u8> = table.spans().iter().flat_map(span_record).collect();
+    let list: Vec<u8> = checkpoints
+        .list
         .iter()
-        .map(|(kind, bytes)| (*kind, &bytes[..]))
-        .chain([(HEAP, &checkpoints.heap[..])])
+        .flat_map(checkpoint_record)
         .collect();
+    let sections: [(u32, &[u8]); 4] = [
+        (SUMMARY, &summary(toc)),
+        (SPANS, &spans),
+        (CHECKPOINTS, &list),
+        (HEAP, &checkpoints.heap),
+    ];
+    out.write_all(&head(&sections))?;
+    for (_, bytes) in sections {
+        out.write_all(bytes)?;
+    }
+    Ok(())
+}
+
+/// The header, the section table, and the check of both.
+fn head(sections: &[(u32, &[u8])]) -> Vec<u8> {
     let mut at = (HEADER_LEN + RECORD_LEN * sections.len() + CHECK_LEN) as u64;
-    let total: u64 = at
+    let total = at
         + sections
             .iter()
             .map(|(_, bytes)| bytes.len() as u64)
             .sum::<u64>();
-    let count = u32::try_from(sections.len()).map_err(io::Error::other)?;
-    let mut head = Vec::new();
-    head.extend_from_slice(MAGIC);
+    let count = u32::try_from(sections.len()).expect("there are four");
+    let mut head = MAGIC.to_vec();
     head.extend_from_slice(&VERSION.to_le_bytes());
     head.extend_from_slice(&count.to_le_bytes());
     head.extend_from_slice(&total.to_le_bytes());
-    for (kind, bytes) in &sections {
+    for (kind, bytes) in sections {
         head.extend_from_slice(&u64::from(*kind).to_le_bytes());
         head.extend_from_slice(&at.to_le_bytes());
         head.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
@@ -105,11 +108,7 @@ pub fn encode(toc: &Toc, out: &mut dyn Write) -> io::Result<()> {
     }
     let check = span::check(&head);
     head.extend_from_slice(&check.to_le_bytes());
-    out.write_all(&head)?;
-    for (_, bytes) in sections {
-        out.write_all(bytes)?;
-    }
-    Ok(())
+    head
 }
 
 fn summary(toc: &Toc) -> Vec<u8> {

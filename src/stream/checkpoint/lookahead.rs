@@ -124,7 +124,8 @@ impl<'a> Lookahead<'a> {
             .queue
             .front()
             .map_or(self.position, |ahead| ahead.start);
-        if self.position - base <= *near.end() {
+        let is_at_end = self.next == self.spans.end;
+        if is_at_end && self.position - base <= *near.end() {
             return Ok(self.take(self.queue.len()));
         }
         let mut best = self.cheapest(near.start() + base..=near.end() + base);
@@ -136,7 +137,9 @@ impl<'a> Lookahead<'a> {
             let later = near.end() + base + 1..=far + base;
             best = self
                 .first_below(later, spacing / DEAR)
-                .or_else(|| self.cheapest(near.start() + base..=far + base));
+                .or_else(|| self.cheapest(near.start() + base..=far + base))
+                // So many references that nothing more was read.
+                .or_else(|| self.cheapest(base..=far + base));
         }
         let (count, _) = best.ok_or(Unparsed("no usable checkpoint"))?;
         Ok(self.take(count))
