@@ -27,9 +27,9 @@
 //!   state, and what the kernel was told about bytes is never taken back; only names are.
 //! - A layer that fails its digest, its DiffID or a checksum is never served; what is
 //!   decoded later is checked again against what the verified pass saw.
-//! - Bytes from a layout are hostile: [`oci::limits`], [`stream::Limits`] and [`tar::Limits`] bound what
-//!   they may cost, every malformed one is an error with a stable code, and one bad image
-//!   never disturbs another.
+//! - Bytes from a layout are hostile: [`oci::limits`], [`stream::Limits`] and
+//!   [`tar::Limits`] bound what they may cost, every malformed one is an error with a
+//!   stable code, and one bad image never disturbs another.
 //! - An error says what is wrong in words; [`vfs::Error::errno`] alone makes a number of it.
 
 pub mod fuse;
