@@ -19,6 +19,7 @@ mod error;
 mod layers;
 mod queue;
 pub mod toc;
+pub mod tree;
 
 use std::io;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use error::{Error, ErrorClass};
 pub use layers::{Layers, LayersOptions};
 pub use queue::{PassState, PassStatus};
 pub use toc::Toc;
+pub use tree::Tree;
 
 use crate::oci::DiffId;
 use crate::store::{Blob, ReadAt};

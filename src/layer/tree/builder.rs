@@ -1,0 +1,480 @@
+//! Makes a [`Tree`] from the entries of a tar, in their order.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
+
+use super::error::Error;
+use super::heap::{Extras, Heap};
+use super::record::{HeapPart, NO_EXTRAS, Name, Record, Shape};
+use super::{NodeId, Tree, narrow};
+use crate::tar::{self, Entry, Region};
+
+/// How many symlinks one path may lead through, as in containerd and umoci.
+const MAX_FOLLOWED: u32 = 255;
+
+/// How many bytes of paths may be walked because of symlinks, in all entries of a layer:
+/// an entry of real layers leads through one or two.
+const MAX_DETOURS: u64 = 64 << 20;
+
+/// The longest name, in bytes; a symlink on the way may contain longer ones.
+const MAX_NAME: usize = 255;
+
+/// The number of a node while the tree is made.
+type Draft = u32;
+
+const ROOT: Draft = 0;
+
+/// A name while the tree is made.
+#[derive(Debug, Clone, Copy)]
+struct DraftName {
+    directory: Draft,
+    name: HeapPart,
+    node: Draft,
+}
+
+/// What to do about a directory that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Make,
+    Stop,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Builder {
+    max_nodes: u64,
+    nodes: Vec<Record>,
+    names: Vec<DraftName>,
+    by_name: HashTable<u32>,
+    hasher: RandomState,
+    heap: Heap,
+    /// The directory of the entry before, by its path: the next one is often there too.
+    last: Option<(Vec<u8>, Draft)>,
+    /// Hard links whose targets were not there.
+    outer: Vec<Draft>,
+    detours: u64,
+    duplicates: u64,
+}
+
+impl Builder {
+    /// A tree with nothing in it.
+    #[must_use]
+    pub fn new(limits: &tar::Limits) -> Self {
+        Self {
+            max_nodes: limits.entries,
+            nodes: vec![Record::IMPLIED],
+            names: Vec::new(),
+            by_name: HashTable::new(),
+            hasher: RandomState::new(),
+            heap: Heap::default(),
+            last: None,
+            outer: Vec::new(),
+            detours: 0,
+            duplicates: 0,
+        }
+    }
+
+    /// How many entries took the place of an earlier one.
+    #[must_use]
+    pub const fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// Puts the next entry of the tar in.
+    ///
+    /// # Errors
+    /// See [`Error`]; what was put in before is as it was.
+    pub fn insert(&mut self, entry: &Entry) -> Result<(), Error> {
+        let at = entry.header_offset;
+        let Some((directory, name)) = split(&entry.path) else {
+            self.nodes[0] = self.record(entry)?;
+            return Ok(());
+        };
+        let directory = self.directory(directory, Absent::Make, at)?;
+        let directory = directory.expect("what is absent is made");
+        if let tar::Kind::HardLink { target } = &entry.kind
+            && let Some(node) = self.lookup(target, at)?
+        {
+            if self.nodes[node as usize].is_directory() {
+                return Err(Error::DirectoryLink { header_offset: at });
+            }
+            return self.set(directory, name, node, at);
+        }
+        let record = self.record(entry)?;
+        if record.is_directory()
+            && let Some(number) = self.find(directory, name)
+        {
+            let node = self.names[number as usize].node as usize;
+            if self.nodes[node].is_directory() {
+                self.duplicates += u64::from(self.nodes[node].named);
+                self.nodes[node] = record;
+                return Ok(());
+            }
+        }
+        let node = self.push(record, at)?;
+        if matches!(record.shape, Shape::Outer(_)) {
+            self.outer.push(node);
+        }
+        self.set(directory, name, node, at)
+    }
+
+    /// The record of an entry: of a hard link, one whose target is not in this layer.
+    fn record(&mut self, entry: &Entry) -> Result<Record, Error> {
+        let at = entry.header_offset;
+        let mut regions: Option<&[Region]> = None;
+        let shape = match &entry.kind {
+            tar::Kind::Directory => Shape::Directory { first: 0, count: 0 },
+            tar::Kind::File(content) => {
+                regions = content.regions.as_deref();
+                Shape::File {
+                    size: content.size,
+                    data_offset: content.data_offset,
+                }
+            }
+            tar::Kind::Symlink { target } => Shape::Symlink(self.intern(target, at)?),
+            tar::Kind::HardLink { target } => Shape::Outer(self.intern(target, at)?),
+            tar::Kind::CharDevice(device) => Shape::CharDevice(*device),
+            tar::Kind::BlockDevice(device) => Shape::BlockDevice(*device),
+            tar::Kind::Fifo => Shape::Fifo,
+        };
+        let extras = Extras::encode(regions, &entry.xattrs);
+        let extras = match extras.as_slice() {
+            [] => NO_EXTRAS,
+            extras => self.intern(extras, at)?.start,
+        };
+        Ok(Record {
+            shape,
+            named: true,
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime: entry.mtime,
+            mtime_nanoseconds: entry.mtime_nanoseconds,
+            links: 0,
+            extras,
+        })
+    }
+
+    fn intern(&mut self, piece: &[u8], header_offset: u64) -> Result<HeapPart, Error> {
+        self.heap.intern(piece).ok_or(Error::Limit {
+            header_offset,
+            what: "bytes of metadata",
+            max: u32::MAX.into(),
+        })
+    }
+
+    fn push(&mut self, record: Record, header_offset: u64) -> Result<Draft, Error> {
+        let id = self.nodes.len();
+        let max = self.max_nodes.min(u32::MAX.into());
+        if id as u64 > max {
+            return Err(Error::Limit {
+                header_offset,
+                what: "files and directories",
+                max,
+            });
+        }
+        self.nodes.push(record);
+        Ok(narrow(id))
+    }
+
+    fn hash(hasher: &RandomState, directory: Draft, name: &[u8]) -> u64 {
+        hasher.hash_one((directory, name))
+    }
+
+    /// The number of `name` in `directory`.
+    fn find(&self, directory: Draft, name: &[u8]) -> Option<u32> {
+        let hash = Self::hash(&self.hasher, directory, name);
+        let is_it = |number: &u32| {
+            let known = &self.names[*number as usize];
+            known.directory == directory && self.heap.get(known.name) == name
+        };
+        self.by_name.find(hash, is_it).copied()
+    }
+
+    fn child(&self, directory: Draft, name: &[u8]) -> Option<Draft> {
+        let number = self.find(directory, name)?;
+        Some(self.names[number as usize].node)
+    }
+
+    /// Makes `name` in `directory` a name of `node`, whatever it was.
+    fn set(&mut self, directory: Draft, name: &[u8], node: Draft, at: u64) -> Result<(), Error> {
+        if let Some(number) = self.find(directory, name) {
+            self.names[number as usize].node = node;
+            self.duplicates += 1;
+            // The directory remembered may have been under this name.
+            self.last = None;
+            return Ok(());
+        }
+        let part = self.intern(name, at)?;
+        let number = narrow(self.names.len());
+        self.names.push(DraftName {
+            directory,
+            name: part,
+            node,
+        });
+        let hash = Self::hash(&self.hasher, directory, name);
+        let Self {
+            by_name,
+            names,
+            hasher,
+            heap,
+            ..
+        } = self;
+        by_name.insert_unique(hash, number, |number| {
+            let known = &names[*number as usize];
+            Self::hash(hasher, known.directory, heap.get(known.name))
+        });
+        Ok(())
+    }
+
+    /// The node at `path`, which is not followed if it is a symlink.
+    fn lookup(&mut self, path: &[u8], at: u64) -> Result<Option<Draft>, Error> {
+        let Some((directory, name)) = split(path) else {
+            return Ok(Some(ROOT));
+        };
+        let directory = self.directory(directory, Absent::Stop, at)?;
+        Ok(directory.and_then(|directory| self.child(directory, name)))
+    }
+
+    /// The directory at `path`.
+    fn directory(&mut self, path: &[u8], absent: Absent, at: u64) -> Result<Option<Draft>, Error> {
+        if let Some((last, node)) = &self.last
+            && last == path
+        {
+            return Ok(Some(*node));
+        }
+        let directory = self.walk(path, absent, at)?;
+        if let Some(node) = directory {
+            self.last = Some((path.to_vec(), node));
+        }
+        Ok(directory)
+    }
+
+    /// Walks `path` from the root, through symlinks.
+    fn walk(&mut self, path: &[u8], absent: Absent, at: u64) -> Result<Option<Draft>, Error> {
+        let mut rest = path.to_vec();
+        let mut done = 0;
+        let mut followed = 0;
+        let mut way = vec![ROOT];
+        while done < rest.len() {
+            let len = rest[done..].iter().position(|byte| *byte == b'/');
+            let end = len.map_or(rest.len(), |len| done + len);
+            let name = &rest[done..end];
+            let here = *way.last().unwrap_or(&ROOT);
+            match name {
+                b"" | b"." => {}
+                b".." => {
+                    way.pop();
+                }
+                name => match self.step(here, name, absent, at)? {
+                    Step::Into(node) => way.push(node),
+                    Step::Nowhere => return Ok(None),
+                    Step::Follow(target) => {
+                        followed += 1;
+                        self.detour(followed, rest.len() - end + target.len(), at)?;
+                        if target.starts_with(b"/") {
+                            way.clear();
+                        }
+                        rest = [&target, &rest[end..]].concat();
+                        done = 0;
+                        continue;
+                    }
+                },
+            }
+            done = (end + 1).min(rest.len());
+        }
+        Ok(Some(*way.last().unwrap_or(&ROOT)))
+    }
+
+    fn detour(&mut self, followed: u32, len: usize, header_offset: u64) -> Result<(), Error> {
+        self.detours += len as u64;
+        if followed > MAX_FOLLOWED {
+            return Err(Error::SymlinkLoop { header_offset });
+        }
+        if self.detours > MAX_DETOURS {
+            return Err(Error::Limit {
+                header_offset,
+                what: "bytes of paths through symlinks",
+                max: MAX_DETOURS,
+            });
+        }
+        Ok(())
+    }
+
+    /// One name of a path, which is to be a directory.
+    fn step(&mut self, here: Draft, name: &[u8], absent: Absent, at: u64) -> Result<Step, Error> {
+        if let Some(node) = self.child(here, name) {
+            match self.nodes[node as usize].shape {
+                Shape::Directory { .. } => return Ok(Step::Into(node)),
+                Shape::Symlink(target) => return Ok(Step::Follow(self.heap.get(target).to_vec())),
+                _ => {}
+            }
+        }
+        if absent == Absent::Stop {
+            return Ok(Step::Nowhere);
+        }
+        if name.len() > MAX_NAME {
+            return Err(Error::SymlinkLoop { header_offset: at });
+        }
+        let node = self.push(Record::IMPLIED, at)?;
+        self.set(here, name, node, at)?;
+        Ok(Step::Into(node))
+    }
+
+    /// The tree of all entries.
+    #[must_use]
+    pub fn finish(mut self) -> Tree {
+        let joined = self.join_outer();
+        Numbering::new(&self, &joined).run(self)
+    }
+
+    /// Which nodes the hard links lead to whose targets came after them.
+    fn join_outer(&mut self) -> HashMap<Draft, Draft> {
+        let mut joined: HashMap<Draft, Draft> = HashMap::new();
+        for link in std::mem::take(&mut self.outer) {
+            let mut chain = Vec::new();
+            let mut end = link;
+            while let Shape::Outer(target) = self.nodes[end as usize].shape
+                && !joined.contains_key(&end)
+            {
+                let target = self.heap.get(target).to_vec();
+                // Whoever comes back here goes in circles, and ends here.
+                joined.insert(end, end);
+                chain.push(end);
+                match self.lookup(&target, 0) {
+                    Ok(Some(node)) if !self.nodes[node as usize].is_directory() => end = node,
+                    _ => break,
+                }
+            }
+            let end = joined.get(&end).copied().unwrap_or(end);
+            joined.extend(chain.into_iter().map(|link| (link, end)));
+        }
+        joined
+    }
+}
+
+/// Where a name on the way leads.
+enum Step {
+    Into(Draft),
+    Follow(Vec<u8>),
+    Nowhere,
+}
+
+/// The last number that stands for "has none yet".
+const UNSEEN: u32 = u32::MAX;
+
+/// Gives nodes their final numbers: directory by directory, from the root.
+struct Numbering {
+    /// The names of each directory: those of the draft `d` are `by_directory[starts[d]..starts[d + 1]]`.
+    starts: Vec<u32>,
+    by_directory: Vec<u32>,
+    /// What each name leads to.
+    leads_to: Vec<Draft>,
+    /// The final number of each draft.
+    numbers: Vec<u32>,
+    order: Vec<Draft>,
+    names: Vec<u8>,
+}
+
+impl Numbering {
+    fn new(builder: &Builder, joined: &HashMap<Draft, Draft>) -> Self {
+        let mut starts = vec![0_u32; builder.nodes.len() + 1];
+        for name in &builder.names {
+            starts[name.directory as usize + 1] += 1;
+        }
+        for at in 1..starts.len() {
+            starts[at] += starts[at - 1];
+        }
+        let mut next = starts.clone();
+        let mut by_directory = vec![0; builder.names.len()];
+        for (number, name) in builder.names.iter().enumerate() {
+            let place = &mut next[name.directory as usize];
+            by_directory[*place as usize] = narrow(number);
+            *place += 1;
+        }
+        let end = |name: &DraftName| joined.get(&name.node).copied().unwrap_or(name.node);
+        Self {
+            starts,
+            by_directory,
+            leads_to: builder.names.iter().map(end).collect(),
+            numbers: vec![UNSEEN; builder.nodes.len()],
+            order: Vec::new(),
+            names: Vec::new(),
+        }
+    }
+
+    fn run(mut self, mut builder: Builder) -> Tree {
+        self.number(ROOT);
+        let mut at = 0;
+        while let Some(&draft) = self.order.get(at) {
+            if builder.nodes[draft as usize].is_directory() {
+                self.directory(draft, &mut builder);
+            }
+            at += 1;
+        }
+        let mut nodes = Vec::with_capacity(self.order.len() * super::RECORD_LEN);
+        for draft in self.order {
+            nodes.extend_from_slice(&builder.nodes[draft as usize].bytes());
+        }
+        Tree {
+            names: self.names,
+            nodes,
+            heap: builder.heap.into_bytes(),
+        }
+    }
+
+    /// Writes the names of a directory, and numbers what they lead to.
+    fn directory(&mut self, draft: Draft, builder: &mut Builder) {
+        let range = self.starts[draft as usize] as usize..self.starts[draft as usize + 1] as usize;
+        let mut list = self.by_directory[range].to_vec();
+        // Tars list directories in order more often than not, which a stable sort likes.
+        list.sort_by_key(|number| builder.heap.get(builder.names[*number as usize].name));
+        let first = narrow(self.names.len() / super::NAME_LEN);
+        let mut links = 2;
+        for number in &list {
+            let leads_to = self.leads_to[*number as usize];
+            let node = self.number(leads_to);
+            let record = &mut builder.nodes[leads_to as usize];
+            if record.is_directory() {
+                links += 1;
+            } else {
+                record.links += 1;
+            }
+            let HeapPart { start, len } = builder.names[*number as usize].name;
+            let name = Name {
+                start,
+                len: u8::try_from(len).expect("a name has 255 bytes at most"),
+                node: node.0,
+            };
+            self.names.extend_from_slice(&name.bytes());
+        }
+        let record = &mut builder.nodes[draft as usize];
+        record.links = links;
+        record.shape = Shape::Directory {
+            first,
+            count: narrow(list.len()),
+        };
+    }
+
+    fn number(&mut self, draft: Draft) -> NodeId {
+        let number = &mut self.numbers[draft as usize];
+        if *number == UNSEEN {
+            *number = narrow(self.order.len());
+            self.order.push(draft);
+        }
+        NodeId(*number)
+    }
+}
+
+/// The path of the directory and the name in it; `None` for the root.
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    if path.is_empty() {
+        return None;
+    }
+    Some(match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    })
+}
