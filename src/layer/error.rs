@@ -3,10 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::layer::tree;
 use crate::oci::Digest;
 use crate::store::verify;
 use crate::stream;
 pub use crate::stream::ErrorClass;
+use crate::tar;
 
 /// Why a layer cannot be opened or read. Cheap to clone: all that wait get the same one.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,6 +52,14 @@ pub enum Error {
         /// What is wrong.
         source: stream::Error,
     },
+    /// The bytes decode well, and are no tar that makes sense.
+    #[error("layer {digest}: {source}")]
+    Tree {
+        /// The layer's blob.
+        digest: Digest,
+        /// What is wrong.
+        source: tree::Error,
+    },
     /// The blob's file cannot be read.
     #[error("cannot read layer {digest}")]
     Read {
@@ -80,6 +90,7 @@ impl Error {
             Self::Algorithm { .. } => "DIGEST_ALGORITHM",
             Self::TooLarge { .. } => "LIMIT_BLOB_SIZE",
             Self::Stream { source, .. } => source.code(),
+            Self::Tree { source, .. } => source.code(),
             Self::Read { .. } => "BLOB_READ",
             Self::BrokenOff { .. } => "PASS_BROKEN_OFF",
             Self::ShutDown => "SHUT_DOWN",
@@ -94,6 +105,11 @@ impl Error {
             Self::Algorithm { .. } => ErrorClass::Unsupported,
             Self::TooLarge { .. } => ErrorClass::Limit,
             Self::Stream { source, .. } => source.class(),
+            Self::Tree { source, .. } => match source.class() {
+                tar::ErrorClass::Malformed => ErrorClass::Malformed,
+                tar::ErrorClass::Unsupported => ErrorClass::Unsupported,
+                tar::ErrorClass::Limit => ErrorClass::Limit,
+            },
             Self::Read { .. } | Self::BrokenOff { .. } => ErrorClass::Io,
             Self::ShutDown => ErrorClass::ShutDown,
         }
@@ -105,7 +121,10 @@ impl Error {
             Self::Changed { .. } | Self::Read { .. } | Self::BrokenOff { .. } | Self::ShutDown => {
                 false
             }
-            Self::DigestMismatch { .. } | Self::Algorithm { .. } | Self::TooLarge { .. } => true,
+            Self::DigestMismatch { .. }
+            | Self::Algorithm { .. }
+            | Self::TooLarge { .. }
+            | Self::Tree { .. } => true,
             Self::Stream { source, .. } => source.is_of_the_stream(),
         }
     }

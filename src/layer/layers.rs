@@ -13,10 +13,12 @@ use crate::layer::queue::{PassStatus, Passed, Queue, Work};
 use crate::layer::toc::Toc;
 use crate::layer::toc::builder::{self, Control};
 use crate::layer::toc::cache::TocCache;
+use crate::layer::tree::Tree;
 use crate::oci::Digest;
 use crate::store::verify::Verdict;
 use crate::store::{Blob, CacheDir, Identity, ReadAt, Verdicts};
-use crate::stream::{self, Budget, Limits, SpanCache};
+use crate::stream::{self, Budget, SpanCache};
+use crate::tar;
 
 /// How much memory the Tocs take that nobody uses just now, in bytes: about those of
 /// thirty layers of a gigabyte. Others come back from the cache directory.
@@ -34,8 +36,17 @@ pub struct LayersOptions {
     pub cache_size: u64,
     /// How many bytes of decoded spans are kept in memory.
     pub memory: u64,
-    /// What is accepted of a stream.
+    /// What is accepted of a layer.
     pub limits: Limits,
+}
+
+/// What is accepted of a layer.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// What its blob may decode to.
+    pub stream: stream::Limits,
+    /// What its entries may cost.
+    pub tar: tar::Limits,
 }
 
 impl Default for LayersOptions {
@@ -128,6 +139,26 @@ impl Layers {
         Ok(Arc::new(Layer::new(toc, blob, spans)))
     }
 
+    /// A layer's own tree. Where it is not in memory, it is read from the cache directory,
+    /// or else the layer gets another pass.
+    ///
+    /// # Errors
+    /// [`Error::Tree`] if the layer's bytes make none.
+    pub fn tree(&self, layer: &Layer) -> Result<Arc<Tree>, Error> {
+        let toc = layer.toc();
+        let tree = if self.shared.has_tree(toc) {
+            toc.tree().cloned()
+        } else {
+            self.queue.run(layer.blob())?.tree().cloned()
+        };
+        let digest = || toc.digest().clone();
+        let tree = tree.ok_or_else(|| Error::BrokenOff { digest: digest() })?;
+        tree.map_err(|source| Error::Tree {
+            digest: digest(),
+            source,
+        })
+    }
+
     /// How far the passes under way and in the queue are.
     #[must_use]
     pub fn passes(&self) -> Vec<PassStatus> {
@@ -169,9 +200,26 @@ impl Shared {
             .filter(|toc| toc.blob_size() == blob.size())
     }
 
+    /// One that is too heavy alone counts as just light enough: without a cache directory
+    /// it would have to be made again at each use.
     fn remember(&self, toc: &Arc<Toc>) {
         let key = toc.digest().clone();
-        self.tocs.lock().insert(key, Arc::clone(toc), toc.weight());
+        let weight = toc.weight().min(TOC_MEMORY);
+        self.tocs.lock().insert(key, Arc::clone(toc), weight);
+    }
+
+    /// Whether the tree of `toc` is in memory, now that it was read if it is kept.
+    fn has_tree(&self, toc: &Arc<Toc>) -> bool {
+        if toc.tree().is_some() {
+            return true;
+        }
+        let kept = self.kept.as_ref();
+        let Some(tree) = kept.and_then(|kept| kept.load_tree(toc.digest())) else {
+            return false;
+        };
+        toc.set_tree(Ok(Arc::new(tree)));
+        self.remember(toc);
+        true
     }
 
     fn failure(&self, blob: &Blob) -> Option<Error> {
@@ -187,7 +235,9 @@ impl Shared {
     }
 
     fn verify_or_build(&self, blob: &Blob, control: &Control<'_>) -> Result<Passed, Error> {
-        if let Some(toc) = self.find_for(blob) {
+        if let Some(toc) = self.find_for(blob)
+            && self.has_tree(&toc)
+        {
             self.verdicts.verify(blob, control.progress)?;
             return Ok(Passed {
                 toc,

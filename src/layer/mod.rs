@@ -7,8 +7,10 @@
 //!              │
 //!              ├─ a Toc from memory or the cache directory, and a verdict on this file, or
 //!              └─ the first pass (one for all who ask; two at a time): digest, diff ID,
-//!                 checksums, spans and checkpoints in one go
+//!                 checksums, spans, checkpoints and entries in one go
 //! ```
+//!
+//! The entries become the layer's own [`Tree`], which is part of the Toc.
 //!
 //! Invariants: a [`Layer`] exists only for a blob whose digest was compared and whose
 //! stream was decoded to its end; a layer that failed is never served, and the failure is
@@ -25,7 +27,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use error::{Error, ErrorClass};
-pub use layers::{Layers, LayersOptions};
+pub use layers::{Layers, LayersOptions, Limits};
 pub use queue::{PassState, PassStatus};
 pub use toc::Toc;
 pub use tree::Tree;

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ocifs::layer::{Error, ErrorClass, Layer, Layers, LayersOptions};
+use ocifs::layer::tree::{Kind, NodeId};
+use ocifs::layer::{Error, ErrorClass, Layer, Layers, LayersOptions, Limits};
 use ocifs::oci::Digest;
 use ocifs::store::{Blob, CacheDir, Verdicts, verify};
-use ocifs::stream::{Compression, Limits, TarOffset};
+use ocifs::stream::{self, Compression, TarOffset};
 
 use crate::sample::{TestResult, gzip, layer_like, zstd, zstd_stream};
 
@@ -205,12 +206,15 @@ fn unknown_algorithms_are_unsupported() -> TestResult {
 #[test]
 fn limits_name_themselves() -> TestResult {
     let place = Place::new()?;
-    let limits = Limits {
+    let limits = stream::Limits {
         decoded_size: 1 << 20,
-        ..Limits::default()
+        ..stream::Limits::default()
     };
     let options = LayersOptions {
-        limits,
+        limits: Limits {
+            stream: limits,
+            ..Limits::default()
+        },
         ..LayersOptions::default()
     };
     let layers = Layers::new(options, Arc::new(Verdicts::new(None)));
@@ -235,10 +239,12 @@ fn tocs_and_verdicts_outlive_the_process() -> TestResult {
 
     let layers = place.layers()?;
     let toc = layers.find(&digest).ok_or("no Toc was kept")?;
-    assert_eq!(toc, *first.toc());
     assert!(!Arc::ptr_eq(&toc, first.toc()));
     let layer = place.open(&layers, &digest)??;
     assert!(Arc::ptr_eq(layer.toc(), &toc), "no second pass");
+    assert!(toc.tree().is_none(), "the tree is loaded when asked for");
+    layers.tree(&layer)?;
+    assert!(toc == *first.toc());
     assert!(all(&layer)? == bytes);
 
     // The same bytes in another file: hashed, not decoded; damaged bytes: refused.
@@ -282,7 +288,8 @@ fn long_zstd_frames_are_improved_when_nobody_waits() -> TestResult {
 #[test]
 fn damaged_tocs_are_made_again() -> TestResult {
     let place = Place::new()?;
-    let bytes = layer_like(600_000, 5);
+    let mut bytes = tar_of(1, 3)?;
+    bytes.extend(layer_like(600_000, 5));
     let digest = place.put(&gzip(&bytes, 6))?;
     let first = place.open(&place.layers()?, &digest)??;
     let path = place
@@ -291,15 +298,21 @@ fn damaged_tocs_are_made_again() -> TestResult {
         .path()
         .join(verify::file_name(&digest));
     let good = std::fs::read(&path)?;
+    let Some(Ok(tree)) = first.toc().tree() else {
+        return Err("no tree".into());
+    };
+    let tree_len = usize::try_from(tree.weight())?;
     for at in (0..good.len()).step_by(7) {
         let mut bad = good.clone();
         bad[at] ^= 0x20;
         std::fs::write(&path, &bad)?;
         let layers = place.layers()?;
-        assert!(layers.find(&digest).is_none(), "damage at {at}");
-        if at % 5 == 0 {
+        let is_in_tree = at >= good.len() - tree_len;
+        assert_eq!(layers.find(&digest).is_some(), is_in_tree, "damage at {at}");
+        if is_in_tree || at % 5 == 0 {
             let layer = place.open(&layers, &digest)??;
-            assert_eq!(layer.toc(), first.toc(), "damage at {at}");
+            layers.tree(&layer)?;
+            assert!(layer.toc() == first.toc(), "damage at {at}");
             assert!(all(&layer)? == bytes, "damage at {at}");
             assert!(std::fs::read(&path)? == good, "damage at {at}");
         }
@@ -404,6 +417,90 @@ fn small_memory_is_enough() -> TestResult {
         let layers = Layers::new(options, Arc::new(Verdicts::new(None)));
         let layer = place.open(&layers, &digest)??;
         assert!(all(&layer)? == bytes, "memory {memory}");
+    }
+    Ok(())
+}
+
+/// A tar of files `0`, `1`, … in directories `0`, `1`, … that no entry names.
+fn tar_of(directories: usize, files: usize) -> TestResult<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for at in 0..directories * files {
+        let text = at.to_string();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        let path = format!("{}/{}", at / files, at % files);
+        tar.append_data(&mut header, path, text.as_bytes())?;
+    }
+    Ok(tar.into_inner()?)
+}
+
+#[test]
+fn the_tree_comes_with_the_pass_and_back_from_the_cache() -> TestResult {
+    let tar = tar_of(3, 5)?;
+    let rows = [
+        ("gzip", gzip(&tar, 6)),
+        ("zstd", zstd(&tar, 3)),
+        ("plain", tar.clone()),
+    ];
+    for (name, blob) in rows {
+        let place = Place::new()?;
+        let digest = place.put(&blob)?;
+        let layers = place.layers()?;
+        let layer = place.open(&layers, &digest)??;
+        assert!(layer.toc().tree().is_some(), "{name}: made in the pass");
+        layers.wait_idle();
+        let other = place.layers()?;
+        let again = place.open(&other, &digest)??;
+        let tree = other.tree(&again)?;
+        assert_eq!(tree, layers.tree(&layer)?, "{name}");
+        let directory = tree.find(NodeId::ROOT, b"2").ok_or("no directory")?;
+        let file = tree.find(directory, b"4").ok_or("no file")?;
+        assert_eq!(tree.node(file).kind, Kind::File { size: 2 }, "{name}");
+        let content = tree.content(file).ok_or("no content")?;
+        let mut bytes = [0; 2];
+        again.read_at(&mut bytes, TarOffset(content.data_offset))?;
+        assert_eq!(&bytes, b"14", "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tree_that_is_lost_is_made_again() -> TestResult {
+    let place = Place::new()?;
+    let digest = place.put(&gzip(&tar_of(3, 5)?, 6))?;
+    let layers = place.layers()?;
+    let tree = layers.tree(&*place.open(&layers, &digest)??)?;
+    layers.wait_idle();
+
+    let other = place.layers()?;
+    let layer = place.open(&other, &digest)??;
+    for kept in std::fs::read_dir(place.cache()?.shelf("toc")?.path())? {
+        let path = kept?.path();
+        let mut bytes = std::fs::read(&path)?;
+        *bytes.last_mut().ok_or("empty")? ^= 1;
+        std::fs::write(&path, bytes)?;
+    }
+    assert_eq!(other.tree(&layer)?, tree);
+    Ok(())
+}
+
+#[test]
+fn what_is_no_tar_is_readable_and_has_no_tree() -> TestResult {
+    let place = Place::new()?;
+    let bytes = layer_like(100_000, 3);
+    let digest = place.put(&gzip(&gzip(&bytes, 6), 6))?;
+    for _ in 0..2 {
+        let layers = place.layers()?;
+        let layer = place.open(&layers, &digest)??;
+        assert_eq!(all(&layer)?, gzip(&bytes, 6), "C13");
+        let error = layers.tree(&layer).err().ok_or("a tree")?;
+        assert_eq!(
+            (error.code(), error.class()),
+            ("TAR_CHECKSUM", ErrorClass::Malformed)
+        );
+        layers.wait_idle();
     }
     Ok(())
 }

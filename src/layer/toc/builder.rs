@@ -1,9 +1,9 @@
 //! The first pass over a layer blob: everything in one reading.
 //!
 //! ```text
-//!  this thread:   read ──> decode, checksums, checkpoints ──┐ spans
-//!                  │ stored bytes                           │
-//!  other thread:   └──> blob digest        diff ID <────────┘
+//!  this thread:   read ──> decode, checksums, checkpoints ──> entries, tree ──┐ spans
+//!                  │ stored bytes                                             │
+//!  other thread:   └──> blob digest                   diff ID <───────────────┘
 //! ```
 //!
 //! Between the two is a bounded channel, so memory is bounded by its length. The digest is
@@ -15,11 +15,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use crate::layer::error::Error;
+use crate::layer::layers::Limits;
 use crate::layer::toc::Toc;
+use crate::layer::toc::entries::Entries;
 use crate::oci::{Algorithm, DiffId, Digest, Hasher};
 use crate::store::verify::{MAX_BLOB_SIZE, Verdict};
 use crate::store::{Blob, Progress, ReadAt, Verdicts, source};
-use crate::stream::{self, BlobOffset, Chunks, Compression, Limits, Sink, SpanTable};
+use crate::stream::{self, BlobOffset, Chunks, Compression, Sink, SpanTable};
 
 /// How many stored bytes are read at a time.
 const CHUNK: usize = 256 << 10;
@@ -47,11 +49,13 @@ pub fn build(
     verdicts: &Verdicts,
     control: &Control<'_>,
 ) -> Result<Toc, Error> {
-    let (table, hashes) = pass(blob, limits, control)?;
+    let (table, entries, hashes) = pass(blob, limits, control)?;
     judge(blob, verdicts, &table, &hashes)?;
     let table = table.map_err(|error| Error::stream(blob.digest(), error))?;
     let diff_id = DiffId(hashes.decoded.unwrap_or(hashes.stored));
-    Ok(Toc::new(blob.digest().clone(), blob.size(), diff_id, table))
+    let toc = Toc::new(blob.digest().clone(), blob.size(), diff_id, table);
+    toc.set_tree(entries.finish(blob.digest()).map(Arc::new));
+    Ok(toc)
 }
 
 /// Decodes and hashes; the stream may be bad while the digests are good.
@@ -59,7 +63,7 @@ fn pass(
     blob: &Blob,
     limits: &Limits,
     control: &Control<'_>,
-) -> Result<(Result<SpanTable, stream::Error>, Hashes), Error> {
+) -> Result<(Result<SpanTable, stream::Error>, Entries, Hashes), Error> {
     let hashing = Hashing::new(blob)?;
     let (full, to_hash) = sync_channel(WAITING);
     let (used, empty) = sync_channel(WAITING);
@@ -71,13 +75,14 @@ fn pass(
             full,
             empty,
             at: 0,
+            entries: Entries::new(&limits.tar),
         };
-        let table = feed.scan(limits);
-        drop(feed);
+        let table = feed.scan(&limits.stream);
+        let entries = feed.end();
         let hashes = hashing.join().map_err(|_| Error::BrokenOff {
             digest: blob.digest().clone(),
         })?;
-        Ok((table, hashes))
+        Ok((table, entries, hashes))
     })
 }
 
@@ -134,18 +139,24 @@ struct Feed<'a> {
     empty: Receiver<Vec<u8>>,
     /// Up to where the blob has been handed out.
     at: u64,
+    entries: Entries,
 }
 
 impl Feed<'_> {
     /// Decodes the stream; when that fails, goes on reading to the end, because a damaged
     /// blob counts before a malformed stream.
-    fn scan(&mut self, limits: &Limits) -> Result<SpanTable, stream::Error> {
+    fn scan(&mut self, limits: &stream::Limits) -> Result<SpanTable, stream::Error> {
         let blob = self.blob;
         let table = stream::scan(blob, self, limits);
         while self.at < blob.size() {
             self.chunk_at(BlobOffset(self.at))?;
         }
         table
+    }
+
+    /// Tells the hashing thread that this is all.
+    fn end(self) -> Entries {
+        self.entries
     }
 
     fn send(&self, bytes: Bytes) -> Result<(), stream::Error> {
@@ -180,6 +191,7 @@ impl Sink for Feed<'_> {
         if self.control.stop.load(Ordering::Relaxed) {
             return Err(stream::Error::Stopped);
         }
+        self.entries.read(&span);
         self.send(Bytes::Decoded(span))?;
         Ok(self.empty.try_recv().unwrap_or_default())
     }

@@ -4,14 +4,15 @@
 //! cannot be written is only logged.
 
 use std::fs::{File, FileTimes};
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::time::SystemTime;
 
 use crate::layer::toc::{Toc, file};
+use crate::layer::tree::Tree;
 use crate::oci::Digest;
-use crate::store::CacheDir;
+use crate::store::source::FileSource;
 use crate::store::verify::file_name;
+use crate::store::{CacheDir, ReadAt};
 
 /// The largest file that is read: a layer of the largest size has a Toc far below this.
 const MAX_FILE_SIZE: u64 = 1 << 30;
@@ -40,31 +41,29 @@ impl TocCache {
         }
     }
 
-    /// The Toc of a blob, if a sound file of it is there.
+    /// The Toc of a blob without its tree, if a sound file of it is there.
     #[must_use]
     pub fn load(&self, digest: &Digest) -> Option<Toc> {
-        let name = file_name(digest);
-        let opened = self.shelf.find(&name);
-        let mut file = opened
+        let file = self.open(digest)?;
+        let toc = believed(digest, file::decode(&file, digest))?;
+        touch(file.file());
+        Some(toc)
+    }
+
+    /// The tree of a layer, if a sound file with it is there.
+    #[must_use]
+    pub fn load_tree(&self, digest: &Digest) -> Option<Tree> {
+        let file = self.open(digest)?;
+        believed(digest, file::decode_tree(&file, digest))?
+    }
+
+    fn open(&self, digest: &Digest) -> Option<FileSource> {
+        let opened = self.shelf.find(&file_name(digest)).transpose()?;
+        let opened = opened.and_then(FileSource::new);
+        opened
             .inspect_err(|error| log::debug!("kept table of {digest} is not read: {error}"))
-            .ok()??;
-        let mut bytes = Vec::new();
-        let limited = (&mut file).take(MAX_FILE_SIZE);
-        let read = { limited }.read_to_end(&mut bytes);
-        if let Err(error) = read {
-            log::debug!("kept table of {digest} is not read: {error}");
-            return None;
-        }
-        match file::decode(&bytes, digest) {
-            Ok(toc) => {
-                touch(&file);
-                Some(toc)
-            }
-            Err(fault) => {
-                log::info!("kept table of {digest} is made again: {fault}");
-                None
-            }
-        }
+            .ok()
+            .filter(|file| file.size() <= MAX_FILE_SIZE)
     }
 
     /// Keeps a Toc, and forgets others if there are too many.
@@ -115,6 +114,12 @@ impl TocCache {
         })
         .collect()
     }
+}
+
+/// What was read, unless there is something wrong with it.
+fn believed<T>(digest: &Digest, read: Result<T, file::Fault>) -> Option<T> {
+    read.inspect_err(|fault| log::info!("kept table of {digest} is made again: {fault}"))
+        .ok()
 }
 
 /// A file in the cache directory.

@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 
 use crate::layer::toc::Toc;
+use crate::layer::tree::{self, Tree};
 use crate::oci::{DiffId, Digest};
+use crate::store::ReadAt;
 use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart};
 use crate::stream::span::{self, Span};
 use crate::stream::{BlobOffset, Checkpoints, Compression, SpanId, SpanTable, TarOffset};
@@ -11,7 +13,7 @@ use crate::stream::{BlobOffset, Checkpoints, Compression, SpanId, SpanTable, Tar
 const MAGIC: &[u8; 8] = b"ocifstoc";
 
 /// Another number makes all older files unread.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// More sections than this are no file of ours.
 const MAX_SECTIONS: u32 = 64;
@@ -24,6 +26,8 @@ const SUMMARY: u32 = 1;
 const SPANS: u32 = 2;
 const CHECKPOINTS: u32 = 3;
 const HEAP: u32 = 4;
+/// The tables of the tree: names, nodes, heap. All three are there, or none.
+const TREE: [u32; 3] = [5, 6, 7];
 
 const SPAN_LEN: usize = 24;
 const CHECKPOINT_LEN: usize = 32;
@@ -55,9 +59,15 @@ pub enum Fault {
     /// The spans and checkpoints make no table.
     #[error(transparent)]
     Table(#[from] span::Fault),
+    /// The tables of the tree make no tree.
+    #[error(transparent)]
+    Tree(#[from] tree::Fault),
     /// It is of another blob.
     #[error("of another blob")]
     OtherBlob,
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(io::ErrorKind),
 }
 
 /// Writes `toc` in the form that [`decode`] reads.
@@ -73,12 +83,16 @@ pub fn encode(toc: &Toc, out: &mut dyn Write) -> io::Result<()> {
         .iter()
         .flat_map(checkpoint_record)
         .collect();
-    let sections: [(u32, &[u8]); 4] = [
-        (SUMMARY, &summary(toc)),
+    let summary = summary(toc);
+    let mut sections: Vec<(u32, &[u8])> = vec![
+        (SUMMARY, &summary),
         (SPANS, &spans),
         (CHECKPOINTS, &list),
         (HEAP, &checkpoints.heap),
     ];
+    if let Some(Ok(tree)) = toc.tree() {
+        sections.extend(TREE.into_iter().zip(tree.tables()));
+    }
     out.write_all(&head(&sections))?;
     for (_, bytes) in sections {
         out.write_all(bytes)?;
@@ -94,7 +108,7 @@ fn head(sections: &[(u32, &[u8])]) -> Vec<u8> {
             .iter()
             .map(|(_, bytes)| bytes.len() as u64)
             .sum::<u64>();
-    let count = u32::try_from(sections.len()).expect("there are four");
+    let count = u32::try_from(sections.len()).expect("there are few");
     let mut head = MAGIC.to_vec();
     head.extend_from_slice(&VERSION.to_le_bytes());
     head.extend_from_slice(&count.to_le_bytes());
@@ -161,37 +175,71 @@ fn checkpoint_record(checkpoint: &Checkpoint) -> [u8; CHECKPOINT_LEN] {
     record
 }
 
-/// Reads the Toc of the blob `digest` from the bytes of a file.
+/// Reads the Toc of the blob `digest`, without its tree, from its file.
 ///
 /// # Errors
 /// A [`Fault`] for anything that is not exactly as [`encode`] wrote it.
-pub fn decode(bytes: &[u8], digest: &Digest) -> Result<Toc, Fault> {
-    let sections = Sections::read(bytes)?;
-    let mut summary = Fields(sections.get(SUMMARY)?);
-    if summary.digest()? != *digest {
-        return Err(Fault::OtherBlob);
-    }
-    let diff_id = DiffId(summary.digest()?);
-    let blob_size = u64::from_le_bytes(summary.take()?);
-    let size = u64::from_le_bytes(summary.take()?);
-    let compression = match summary.take()? {
-        [0] => Compression::Plain,
-        [1] => Compression::Gzip,
-        [2] => Compression::Zstd,
-        _ => {
-            return Err(Fault::Field {
-                field: "compression",
-            });
-        }
-    };
-    summary.end("summary")?;
-    let spans = records(sections.get(SPANS)?, read_span)?;
+pub fn decode(file: &dyn ReadAt, digest: &Digest) -> Result<Toc, Fault> {
+    let sections = Sections::read(file)?;
+    let summary = Summary::read(&sections, digest)?;
+    let spans = records(&sections.get(SPANS)?, read_span)?;
     let checkpoints = Checkpoints {
-        list: records(sections.get(CHECKPOINTS)?, read_checkpoint)?,
-        heap: sections.get(HEAP)?.to_vec(),
+        list: records(&sections.get(CHECKPOINTS)?, read_checkpoint)?,
+        heap: sections.get(HEAP)?,
     };
-    let table = SpanTable::new(compression, size, spans, checkpoints)?;
-    Ok(Toc::new(digest.clone(), blob_size, diff_id, table))
+    let table = SpanTable::new(summary.compression, summary.size, spans, checkpoints)?;
+    let diff_id = summary.diff_id;
+    Ok(Toc::new(digest.clone(), summary.blob_size, diff_id, table))
+}
+
+/// Reads the tree of the blob `digest` from the file of its Toc; `None` if the layer has
+/// none.
+///
+/// # Errors
+/// A [`Fault`] for anything that is not exactly as [`encode`] wrote it.
+pub fn decode_tree(file: &dyn ReadAt, digest: &Digest) -> Result<Option<Tree>, Fault> {
+    let sections = Sections::read(file)?;
+    Summary::read(&sections, digest)?;
+    if !TREE.iter().any(|kind| sections.has(*kind)) {
+        return Ok(None);
+    }
+    let [names, nodes, heap] = TREE.map(|kind| sections.get(kind));
+    Ok(Some(Tree::from_tables(names?, nodes?, heap?)?))
+}
+
+/// The section of what is known of the blob as a whole.
+struct Summary {
+    diff_id: DiffId,
+    blob_size: u64,
+    size: u64,
+    compression: Compression,
+}
+
+impl Summary {
+    fn read(sections: &Sections<'_>, digest: &Digest) -> Result<Self, Fault> {
+        let bytes = sections.get(SUMMARY)?;
+        let mut fields = Fields(&bytes);
+        if fields.digest()? != *digest {
+            return Err(Fault::OtherBlob);
+        }
+        let summary = Self {
+            diff_id: DiffId(fields.digest()?),
+            blob_size: u64::from_le_bytes(fields.take()?),
+            size: u64::from_le_bytes(fields.take()?),
+            compression: match fields.take()? {
+                [0] => Compression::Plain,
+                [1] => Compression::Gzip,
+                [2] => Compression::Zstd,
+                _ => {
+                    return Err(Fault::Field {
+                        field: "compression",
+                    });
+                }
+            },
+        };
+        fields.end("summary")?;
+        Ok(summary)
+    }
 }
 
 fn read_span(fields: &mut Fields<'_>) -> Result<Span, Fault> {
@@ -251,12 +299,23 @@ fn records<T>(
     Ok(records)
 }
 
-/// The sections of a file whose checks fit.
-struct Sections<'a>(Vec<(u32, &'a [u8])>);
+/// The sections of a file whose head is sound; each is checked when it is read.
+struct Sections<'a> {
+    file: &'a dyn ReadAt,
+    list: Vec<Section>,
+}
+
+struct Section {
+    kind: u32,
+    offset: u64,
+    len: usize,
+    check: u64,
+}
 
 impl<'a> Sections<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let mut fields = Fields(bytes);
+    fn read(file: &'a dyn ReadAt) -> Result<Self, Fault> {
+        let start = read(file, 0, HEADER_LEN)?;
+        let mut fields = Fields(&start);
         if fields.take()? != *MAGIC || u32::from_le_bytes(fields.take()?) != VERSION {
             return Err(Fault::Foreign);
         }
@@ -264,47 +323,67 @@ impl<'a> Sections<'a> {
         if count > MAX_SECTIONS {
             return Err(Fault::Foreign);
         }
-        if u64::from_le_bytes(fields.take()?) != bytes.len() as u64 {
+        if u64::from_le_bytes(fields.take()?) != file.size() {
             return Err(Fault::Length);
         }
         let head_len = HEADER_LEN + RECORD_LEN * count as usize;
-        let head = bytes.get(..head_len).ok_or(Fault::Length)?;
-        let mut at = head_len + CHECK_LEN;
-        let mut sections = Vec::new();
-        for _ in 0..count {
-            let kind = u64::from_le_bytes(fields.take()?);
-            let kind = u32::try_from(kind).map_err(|_| Fault::Field { field: "kind" })?;
-            let offset = u64::from_le_bytes(fields.take()?);
-            let len = u64::from_le_bytes(fields.take()?);
-            let check = u64::from_le_bytes(fields.take()?);
-            let end = usize::try_from(len)
-                .ok()
-                .and_then(|len| at.checked_add(len));
-            let section = end.and_then(|end| bytes.get(at..end));
-            let section = section
-                .filter(|_| offset == at as u64)
-                .ok_or(Fault::Length)?;
-            if span::check(section) != check {
-                return Err(Fault::Check);
-            }
-            at += section.len();
-            sections.push((kind, section));
-        }
-        if u64::from_le_bytes(fields.take()?) != span::check(head) {
+        let head = read(file, 0, head_len + CHECK_LEN)?;
+        let (head, check) = head.split_at(head_len);
+        if u64::from_le_bytes(Fields(check).take()?) != span::check(head) {
             return Err(Fault::Check);
         }
-        if at != bytes.len() {
+        let list = records(&head[HEADER_LEN..], read_section)?;
+        let mut at = (head_len + CHECK_LEN) as u64;
+        for section in &list {
+            let follows = section.offset == at;
+            let end = at.checked_add(section.len as u64);
+            at = end.filter(|_| follows).ok_or(Fault::Length)?;
+        }
+        if at != file.size() {
             return Err(Fault::Length);
         }
-        Ok(Self(sections))
+        Ok(Self { file, list })
     }
 
-    fn get(&self, wanted: u32) -> Result<&'a [u8], Fault> {
-        let mut found = self.0.iter().filter(|(kind, _)| *kind == wanted);
-        match (found.next(), found.next()) {
-            (Some((_, bytes)), None) => Ok(bytes),
-            _ => Err(Fault::Missing { kind: wanted }),
+    fn has(&self, wanted: u32) -> bool {
+        self.list.iter().any(|section| section.kind == wanted)
+    }
+
+    fn get(&self, wanted: u32) -> Result<Vec<u8>, Fault> {
+        let mut found = self.list.iter().filter(|section| section.kind == wanted);
+        let (Some(section), None) = (found.next(), found.next()) else {
+            return Err(Fault::Missing { kind: wanted });
+        };
+        let bytes = read(self.file, section.offset, section.len)?;
+        if span::check(&bytes) != section.check {
+            return Err(Fault::Check);
         }
+        Ok(bytes)
+    }
+}
+
+fn read_section(fields: &mut Fields<'_>) -> Result<Section, Fault> {
+    let kind = u64::from_le_bytes(fields.take()?);
+    let offset = u64::from_le_bytes(fields.take()?);
+    let len = u64::from_le_bytes(fields.take()?);
+    Ok(Section {
+        kind: u32::try_from(kind).map_err(|_| Fault::Field { field: "kind" })?,
+        offset,
+        len: usize::try_from(len).map_err(|_| Fault::Length)?,
+        check: u64::from_le_bytes(fields.take()?),
+    })
+}
+
+/// Reads exactly `len` bytes.
+fn read(file: &dyn ReadAt, offset: u64, len: usize) -> Result<Vec<u8>, Fault> {
+    if file.size().saturating_sub(offset) < len as u64 {
+        return Err(Fault::Length);
+    }
+    let mut bytes = vec![0; len];
+    match file.read_at(&mut bytes, offset) {
+        Ok(read) if read == len => Ok(bytes),
+        Ok(_) => Err(Fault::Length),
+        Err(error) => Err(Fault::Read(error.kind())),
     }
 }
 
@@ -337,7 +416,10 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::tar::{Entry, Kind, Limits};
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -380,25 +462,66 @@ mod tests {
         Ok(Toc::new(Digest::of(b"blob"), 600, diff_id, table))
     }
 
+    fn tree() -> Result<Arc<Tree>, Box<dyn std::error::Error>> {
+        let mut builder = tree::Builder::new(&Limits::default());
+        let entry = |path: &[u8], kind| Entry {
+            header_offset: 0,
+            path: path.to_vec(),
+            kind,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            mtime_nanoseconds: 0,
+            xattrs: Vec::new(),
+        };
+        let target = b"a/b".to_vec();
+        builder.insert(&entry(b"a/b", Kind::Fifo))?;
+        builder.insert(&entry(b"c", Kind::Symlink { target }))?;
+        Ok(Arc::new(builder.finish()))
+    }
+
     fn encoded(compression: Compression) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+        let toc = toc(compression)?;
+        toc.set_tree(Ok(tree()?));
         let mut bytes = Vec::new();
-        encode(&toc(compression)?, &mut bytes)?;
+        encode(&toc, &mut bytes)?;
         Ok(bytes)
     }
 
     #[test]
     fn what_was_written_is_read() -> TestResult {
         for compression in [Compression::Gzip, Compression::Zstd] {
-            let read = decode(&encoded(compression)?, &Digest::of(b"blob"))?;
-            assert_eq!(read, toc(compression)?, "{compression:?}");
+            let (bytes, digest) = (encoded(compression)?, Digest::of(b"blob"));
+            assert_eq!(
+                decode(&bytes, &digest)?,
+                toc(compression)?,
+                "{compression:?}"
+            );
+            assert_eq!(
+                decode_tree(&bytes, &digest)?.as_ref(),
+                Some(&*tree()?),
+                "{compression:?}"
+            );
         }
         Ok(())
     }
 
     #[test]
+    fn a_layer_without_a_tree_is_kept_too() -> TestResult {
+        let mut bytes = Vec::new();
+        encode(&toc(Compression::Gzip)?, &mut bytes)?;
+        let digest = Digest::of(b"blob");
+        assert_eq!(decode(&bytes, &digest)?, toc(Compression::Gzip)?);
+        assert_eq!(decode_tree(&bytes, &digest), Ok(None));
+        Ok(())
+    }
+
+    #[test]
     fn the_file_of_another_blob_is_refused() -> TestResult {
-        let result = decode(&encoded(Compression::Zstd)?, &Digest::of(b"other"));
-        assert_eq!(result.err(), Some(Fault::OtherBlob));
+        let (bytes, other) = (encoded(Compression::Zstd)?, Digest::of(b"other"));
+        assert_eq!(decode(&bytes, &other).err(), Some(Fault::OtherBlob));
+        assert_eq!(decode_tree(&bytes, &other).err(), Some(Fault::OtherBlob));
         Ok(())
     }
 
@@ -406,16 +529,20 @@ mod tests {
     fn damage_at_any_bit_and_any_cut_is_noticed() -> TestResult {
         let good = encoded(Compression::Zstd)?;
         let digest = Digest::of(b"blob");
+        let both = |bytes: &Vec<u8>| {
+            decode(bytes, &digest).and_then(|_| decode_tree(bytes, &digest).map(drop))
+        };
+        assert_eq!(both(&good), Ok(()));
         for at in 0..good.len() {
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
-                assert!(decode(&bad, &digest).is_err(), "byte {at} bit {bit}");
+                assert!(both(&bad).is_err(), "byte {at} bit {bit}");
             }
-            assert!(decode(&good[..at], &digest).is_err(), "cut at {at}");
+            assert!(both(&good[..at].to_vec()).is_err(), "cut at {at}");
         }
         let longer = [&good[..], b"x"].concat();
-        assert_eq!(decode(&longer, &digest).err(), Some(Fault::Length));
+        assert_eq!(both(&longer), Err(Fault::Length));
         Ok(())
     }
 }

@@ -2,12 +2,17 @@
 
 pub mod builder;
 pub mod cache;
+mod entries;
 pub mod file;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use crate::layer::tree::{self, Tree};
 use crate::oci::{DiffId, Digest};
 use crate::stream::{Compression, SpanTable};
+
+/// A layer's own tree, or why its bytes make none: a blob can be sound and no tar.
+pub type TreeOutcome = Result<Arc<Tree>, tree::Error>;
 
 /// What is known about a layer blob once it was decoded to its end. It hangs on the
 /// blob's digest alone, so it holds for every file with these bytes.
@@ -17,10 +22,12 @@ pub struct Toc {
     blob_size: u64,
     diff_id: DiffId,
     spans: Arc<SpanTable>,
+    /// Loaded when it is first asked for: it is the largest part by far.
+    tree: OnceLock<TreeOutcome>,
 }
 
 impl Toc {
-    /// Puts the findings of a pass together.
+    /// Puts the findings of a pass together, but for the tree.
     #[must_use]
     pub fn new(digest: Digest, blob_size: u64, diff_id: DiffId, spans: SpanTable) -> Self {
         Self {
@@ -28,6 +35,7 @@ impl Toc {
             blob_size,
             diff_id,
             spans: Arc::new(spans),
+            tree: OnceLock::new(),
         }
     }
 
@@ -67,9 +75,24 @@ impl Toc {
         &self.spans
     }
 
-    /// About how many bytes of memory it takes.
+    /// The layer's own tree; `None` if it is not in memory.
+    #[must_use]
+    pub fn tree(&self) -> Option<&TreeOutcome> {
+        self.tree.get()
+    }
+
+    /// Adds the tree. The first one stays: all are the same.
+    pub fn set_tree(&self, tree: TreeOutcome) {
+        let _ = self.tree.set(tree);
+    }
+
+    /// About how many bytes of memory it takes just now.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        self.spans.weight() + 512
+        let tree = match self.tree() {
+            Some(Ok(tree)) => tree.weight(),
+            Some(Err(_)) | None => 0,
+        };
+        self.spans.weight() + tree + 512
     }
 }

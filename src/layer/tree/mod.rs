@@ -34,6 +34,7 @@ mod record;
 mod tests;
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::ops::Range;
 
 pub use builder::Builder;
@@ -103,11 +104,19 @@ pub struct Node<'a> {
 }
 
 /// See the module.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Tree {
     names: Vec<u8>,
     nodes: Vec<u8>,
     heap: Vec<u8>,
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Bytes that make no tree.
