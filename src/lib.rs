@@ -14,6 +14,7 @@
 //!   9  cli      the command (part of the binary)
 //!   8  fuse     speaks FUSE for a Vfs, and decides nothing
 //!   7  vfs      the tree that users see, without FUSE
+//!   5  rootfs   the trees of an image's layers, merged
 //!   4  layer    one layer blob: its stream and its table of contents
 //!   3  stream   random access into compressed bytes
 //!   2  store    blobs and refs of a layout, verified once, watched for changes
@@ -35,6 +36,7 @@
 pub mod fuse;
 pub mod layer;
 pub mod oci;
+pub mod rootfs;
 pub mod store;
 pub mod stream;
 pub mod tar;

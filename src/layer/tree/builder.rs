@@ -7,8 +7,9 @@ use hashbrown::HashTable;
 
 use super::error::Error;
 use super::heap::{Extras, Heap};
-use super::record::{HeapPart, NO_EXTRAS, Name, Record, Shape};
-use super::{NodeId, Tree, narrow};
+use super::numbering::Numbering;
+use super::record::{HeapPart, NO_EXTRAS, Record, Shape};
+use super::{Tree, narrow};
 use crate::tar::{self, Entry, Region};
 
 /// How many symlinks one path may lead through, as in containerd and umoci.
@@ -22,21 +23,24 @@ const MAX_DETOURS: u64 = 64 << 20;
 const MAX_NAME: usize = 255;
 
 /// The number of a node while the tree is made.
-type Draft = u32;
+pub(super) type Draft = u32;
 
-const ROOT: Draft = 0;
+pub(super) const ROOT: Draft = 0;
+
+/// The directory of names that were taken out.
+pub(super) const NOWHERE: Draft = u32::MAX;
 
 /// A name while the tree is made.
 #[derive(Debug, Clone, Copy)]
-struct DraftName {
-    directory: Draft,
-    name: HeapPart,
-    node: Draft,
+pub(super) struct DraftName {
+    pub(super) directory: Draft,
+    pub(super) name: HeapPart,
+    pub(super) node: Draft,
 }
 
 /// What to do about a directory that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Absent {
+pub(super) enum Absent {
     Make,
     Stop,
 }
@@ -44,14 +48,14 @@ enum Absent {
 /// See the module.
 #[derive(Debug)]
 pub struct Builder {
-    max_nodes: u64,
-    nodes: Vec<Record>,
-    names: Vec<DraftName>,
+    pub(super) max_nodes: u64,
+    pub(super) nodes: Vec<Record>,
+    pub(super) names: Vec<DraftName>,
     by_name: HashTable<u32>,
     hasher: RandomState,
-    heap: Heap,
+    pub(super) heap: Heap,
     /// The directory of the entry before, by its path: the next one is often there too.
-    last: Option<(Vec<u8>, Draft)>,
+    pub(super) last: Option<(Vec<u8>, Draft)>,
     /// Hard links whose targets were not there.
     outer: Vec<Draft>,
     detours: u64,
@@ -184,7 +188,7 @@ impl Builder {
     }
 
     /// The number of `name` in `directory`.
-    fn find(&self, directory: Draft, name: &[u8]) -> Option<u32> {
+    pub(super) fn find(&self, directory: Draft, name: &[u8]) -> Option<u32> {
         let hash = Self::hash(&self.hasher, directory, name);
         let is_it = |number: &u32| {
             let known = &self.names[*number as usize];
@@ -193,13 +197,19 @@ impl Builder {
         self.by_name.find(hash, is_it).copied()
     }
 
-    fn child(&self, directory: Draft, name: &[u8]) -> Option<Draft> {
+    pub(super) fn child(&self, directory: Draft, name: &[u8]) -> Option<Draft> {
         let number = self.find(directory, name)?;
         Some(self.names[number as usize].node)
     }
 
     /// Makes `name` in `directory` a name of `node`, whatever it was.
-    fn set(&mut self, directory: Draft, name: &[u8], node: Draft, at: u64) -> Result<(), Error> {
+    pub(super) fn set(
+        &mut self,
+        directory: Draft,
+        name: &[u8],
+        node: Draft,
+        at: u64,
+    ) -> Result<(), Error> {
         if let Some(number) = self.find(directory, name) {
             self.names[number as usize].node = node;
             self.duplicates += 1;
@@ -207,14 +217,20 @@ impl Builder {
             self.last = None;
             return Ok(());
         }
-        let part = self.intern(name, at)?;
-        let number = narrow(self.names.len());
-        self.names.push(DraftName {
+        let name = self.intern(name, at)?;
+        self.put(DraftName {
             directory,
-            name: part,
+            name,
             node,
         });
-        let hash = Self::hash(&self.hasher, directory, name);
+        Ok(())
+    }
+
+    /// Puts a name in that is not there yet.
+    pub(super) fn put(&mut self, name: DraftName) {
+        let number = narrow(self.names.len());
+        self.names.push(name);
+        let hash = Self::hash(&self.hasher, name.directory, self.heap.get(name.name));
         let Self {
             by_name,
             names,
@@ -226,11 +242,10 @@ impl Builder {
             let known = &names[*number as usize];
             Self::hash(hasher, known.directory, heap.get(known.name))
         });
-        Ok(())
     }
 
     /// The node at `path`, which is not followed if it is a symlink.
-    fn lookup(&mut self, path: &[u8], at: u64) -> Result<Option<Draft>, Error> {
+    pub(super) fn lookup(&mut self, path: &[u8], at: u64) -> Result<Option<Draft>, Error> {
         let Some((directory, name)) = split(path) else {
             return Ok(Some(ROOT));
         };
@@ -239,7 +254,12 @@ impl Builder {
     }
 
     /// The directory at `path`.
-    fn directory(&mut self, path: &[u8], absent: Absent, at: u64) -> Result<Option<Draft>, Error> {
+    pub(super) fn directory(
+        &mut self,
+        path: &[u8],
+        absent: Absent,
+        at: u64,
+    ) -> Result<Option<Draft>, Error> {
         if let Some((last, node)) = &self.last
             && last == path
         {
@@ -323,6 +343,18 @@ impl Builder {
         Ok(Step::Into(node))
     }
 
+    /// Takes a name out.
+    pub(super) fn take(&mut self, number: u32) -> DraftName {
+        let taken = self.names[number as usize];
+        let name = self.heap.get(taken.name);
+        let hash = Self::hash(&self.hasher, taken.directory, name);
+        if let Ok(entry) = self.by_name.find_entry(hash, |known| *known == number) {
+            entry.remove();
+        }
+        self.names[number as usize].directory = NOWHERE;
+        taken
+    }
+
     /// The tree of all entries.
     #[must_use]
     pub fn finish(mut self) -> Tree {
@@ -362,114 +394,8 @@ enum Step {
     Nowhere,
 }
 
-/// The last number that stands for "has none yet".
-const UNSEEN: u32 = u32::MAX;
-
-/// Gives nodes their final numbers: directory by directory, from the root.
-struct Numbering {
-    /// The names of each directory: those of the draft `d` are `by_directory[starts[d]..starts[d + 1]]`.
-    starts: Vec<u32>,
-    by_directory: Vec<u32>,
-    /// What each name leads to.
-    leads_to: Vec<Draft>,
-    /// The final number of each draft.
-    numbers: Vec<u32>,
-    order: Vec<Draft>,
-    names: Vec<u8>,
-}
-
-impl Numbering {
-    fn new(builder: &Builder, joined: &HashMap<Draft, Draft>) -> Self {
-        let mut starts = vec![0_u32; builder.nodes.len() + 1];
-        for name in &builder.names {
-            starts[name.directory as usize + 1] += 1;
-        }
-        for at in 1..starts.len() {
-            starts[at] += starts[at - 1];
-        }
-        let mut next = starts.clone();
-        let mut by_directory = vec![0; builder.names.len()];
-        for (number, name) in builder.names.iter().enumerate() {
-            let place = &mut next[name.directory as usize];
-            by_directory[*place as usize] = narrow(number);
-            *place += 1;
-        }
-        let end = |name: &DraftName| joined.get(&name.node).copied().unwrap_or(name.node);
-        Self {
-            starts,
-            by_directory,
-            leads_to: builder.names.iter().map(end).collect(),
-            numbers: vec![UNSEEN; builder.nodes.len()],
-            order: Vec::new(),
-            names: Vec::new(),
-        }
-    }
-
-    fn run(mut self, mut builder: Builder) -> Tree {
-        self.number(ROOT);
-        let mut at = 0;
-        while let Some(&draft) = self.order.get(at) {
-            if builder.nodes[draft as usize].is_directory() {
-                self.directory(draft, &mut builder);
-            }
-            at += 1;
-        }
-        let mut nodes = Vec::with_capacity(self.order.len() * super::RECORD_LEN);
-        for draft in self.order {
-            nodes.extend_from_slice(&builder.nodes[draft as usize].bytes());
-        }
-        Tree {
-            names: self.names,
-            nodes,
-            heap: builder.heap.into_bytes(),
-        }
-    }
-
-    /// Writes the names of a directory, and numbers what they lead to.
-    fn directory(&mut self, draft: Draft, builder: &mut Builder) {
-        let range = self.starts[draft as usize] as usize..self.starts[draft as usize + 1] as usize;
-        let mut list = self.by_directory[range].to_vec();
-        // Tars list directories in order more often than not, which a stable sort likes.
-        list.sort_by_key(|number| builder.heap.get(builder.names[*number as usize].name));
-        let first = narrow(self.names.len() / super::NAME_LEN);
-        let mut links = 2;
-        for number in &list {
-            let leads_to = self.leads_to[*number as usize];
-            let node = self.number(leads_to);
-            let record = &mut builder.nodes[leads_to as usize];
-            if record.is_directory() {
-                links += 1;
-            } else {
-                record.links += 1;
-            }
-            let HeapPart { start, len } = builder.names[*number as usize].name;
-            let name = Name {
-                start,
-                len: u8::try_from(len).expect("a name has 255 bytes at most"),
-                node: node.0,
-            };
-            self.names.extend_from_slice(&name.bytes());
-        }
-        let record = &mut builder.nodes[draft as usize];
-        record.links = links;
-        record.shape = Shape::Directory {
-            first,
-            count: narrow(list.len()),
-        };
-    }
-
-    fn number(&mut self, draft: Draft) -> NodeId {
-        let number = &mut self.numbers[draft as usize];
-        if *number == UNSEEN {
-            *number = narrow(self.order.len());
-            self.order.push(draft);
-        }
-        NodeId(*number)
-    }
-}
-
 /// The path of the directory and the name in it; `None` for the root.
-fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path.is_empty() {
         return None;
     }

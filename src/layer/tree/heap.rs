@@ -47,6 +47,14 @@ impl Heap {
         get(&self.bytes, part)
     }
 
+    /// A heap that begins with `bytes`, of which no piece is found again.
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn into_bytes(mut self) -> Vec<u8> {
         self.bytes.shrink_to_fit();
         self.bytes

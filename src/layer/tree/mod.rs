@@ -29,6 +29,8 @@
 mod builder;
 mod error;
 mod heap;
+mod moved;
+mod numbering;
 mod record;
 #[cfg(test)]
 mod tests;

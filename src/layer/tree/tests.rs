@@ -343,3 +343,60 @@ fn tables_that_break_an_invariant_are_refused() -> TestResult {
     }
     Ok(())
 }
+
+#[test]
+fn directories_are_moved() -> TestResult {
+    type Row = (
+        &'static str,
+        &'static [&'static str],
+        (&'static str, &'static str),
+        &'static [&'static str],
+    );
+    let rows: &[Row] = &[
+        (
+            "to nothing",
+            &["f a/b"],
+            ("a", "x/y"),
+            &["- x", "- x/y", "f x/y/b 3"],
+        ),
+        (
+            "into another",
+            &["f a/b", "f x/c"],
+            ("a", "x"),
+            &["- x", "f x/b 3", "f x/c 3"],
+        ),
+        (
+            "over what is there",
+            &["p a/b", "f x/b"],
+            ("a", "x"),
+            &["- x", "p x/b"],
+        ),
+        (
+            "trees are merged",
+            &["f a/d/b", "d a/d", "f x/d/c"],
+            ("a", "x"),
+            &["- x", "d x/d", "f x/d/b 5", "f x/d/c 5"],
+        ),
+        (
+            "below",
+            &["f a/b/c"],
+            ("a/b", "c"),
+            &["- a", "- c", "f c/c 5"],
+        ),
+        (
+            "links stay",
+            &["f a/b", "h c>a/b", "h d>low"],
+            ("a", "x"),
+            &["f c 3 x2", "h d>low", "- x", "f x/b 3 x2"],
+        ),
+        ("not there", &["f a"], ("b", "c"), &["f a 1"]),
+    ];
+    for (name, lines, (from, to), expected) in rows {
+        let moves = [(from.as_bytes().to_vec(), to.as_bytes().to_vec())];
+        let tree = Builder::moved(&build(lines)?, &moves)?;
+        assert_eq!(show(&tree), *expected, "{name}");
+        let [names, nodes, heap] = tree.tables().map(<[u8]>::to_vec);
+        assert!(Tree::from_tables(names, nodes, heap).is_ok(), "{name}");
+    }
+    Ok(())
+}
