@@ -57,6 +57,10 @@ pub(crate) fn mode(kind: FileKind, mode: u16) -> String {
         FileKind::Directory => 'd',
         FileKind::Regular => '-',
         FileKind::Symlink => 'l',
+        FileKind::CharDevice => 'c',
+        FileKind::BlockDevice => 'b',
+        FileKind::Fifo => 'p',
+        FileKind::Socket => 's',
     });
     // For each class: its three bits, the special bit and its letters.
     for (shift, special, letters) in [(6, 0o4000, "sS"), (3, 0o2000, "sS"), (0, 0o1000, "tT")] {
@@ -79,6 +83,10 @@ pub(crate) fn kind(kind: FileKind) -> &'static str {
         FileKind::Directory => "directory",
         FileKind::Regular => "file",
         FileKind::Symlink => "symlink",
+        FileKind::CharDevice => "character device",
+        FileKind::BlockDevice => "block device",
+        FileKind::Fifo => "fifo",
+        FileKind::Socket => "socket",
     }
 }
 

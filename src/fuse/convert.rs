@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{Errno, FileAttr, FileType, Generation, INodeNo, ReplyStatfs, ReplyXattr};
 
 use crate::store::layout::Space;
-use crate::vfs::{Attr, Error, FileKind, Ino, NAME_MAX, Time};
+use crate::vfs::{Attr, Device, Error, FileKind, Ino, NAME_MAX, Time};
 
 /// The generation of all inode numbers: none is used twice for different things.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -22,6 +22,10 @@ pub(super) fn file_type(kind: FileKind) -> FileType {
         FileKind::Directory => FileType::Directory,
         FileKind::Regular => FileType::RegularFile,
         FileKind::Symlink => FileType::Symlink,
+        FileKind::CharDevice => FileType::CharDevice,
+        FileKind::BlockDevice => FileType::BlockDevice,
+        FileKind::Fifo => FileType::NamedPipe,
+        FileKind::Socket => FileType::Socket,
     }
 }
 
@@ -30,21 +34,27 @@ pub(super) fn file_attr(ino: Ino, attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(ino.0),
         size: attr.size,
-        blocks: attr.size.div_ceil(512),
+        blocks: attr.stored.div_ceil(512),
         atime: time,
         mtime: time,
         ctime: time,
         crtime: time,
         kind: file_type(attr.kind),
         perm: attr.mode,
-        // 1 tells programs that count subdirectories by links not to.
-        nlink: 1,
+        nlink: attr.links,
         uid: attr.uid,
         gid: attr.gid,
-        rdev: 0,
+        rdev: device_number(attr.device),
         blksize: BLOCK_SIZE,
         flags: 0,
     }
+}
+
+/// A device number as the kernel takes it: 12 bits of major, 20 of minor. What has more
+/// becomes the greatest there is: not 0, which has a meaning of its own for overlayfs.
+fn device_number(device: Device) -> u32 {
+    let (major, minor) = (device.major.min(0xFFF), device.minor.min(0xF_FFFF));
+    (minor & 0xFF) | (major << 8) | ((minor & !0xFF) << 12)
 }
 
 /// A time as the system's; what that cannot hold becomes the epoch.
@@ -107,5 +117,20 @@ mod tests {
             UNIX_EPOCH + Duration::new(5_000_000_000, 1)
         );
         assert_eq!(time(i64::MIN, 0).max(UNIX_EPOCH), UNIX_EPOCH);
+    }
+
+    #[test]
+    fn device_numbers() {
+        let rows = [
+            ("none", (0, 0), 0),
+            ("null", (1, 3), 0x103),
+            ("a large minor", (8, 0x12345), 0x1230_0845),
+            ("the greatest", (0xFFF, 0xF_FFFF), u32::MAX),
+            ("too great", (0x1000, 0x10_0000), u32::MAX),
+        ];
+        for (name, (major, minor), expected) in rows {
+            let number = device_number(Device { major, minor });
+            assert_eq!(number, expected, "{name}: {number:#x}");
+        }
     }
 }

@@ -11,6 +11,23 @@ pub enum FileKind {
     Regular,
     /// A symbolic link.
     Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+/// The number of a device; both parts are 0 for what is no device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Device {
+    /// Which driver.
+    pub major: u32,
+    /// Which of its devices.
+    pub minor: u32,
 }
 
 /// A point in time, in seconds and nanoseconds since the epoch; seconds may be negative.
@@ -31,6 +48,13 @@ pub struct Attr {
     pub mode: u16,
     /// Size in bytes.
     pub size: u64,
+    /// The bytes of it that take up room: fewer than the size in a sparse file.
+    pub stored: u64,
+    /// How many names there are for it. 1 tells programs that count subdirectories by
+    /// the links of a directory not to.
+    pub links: u32,
+    /// Which device it stands for.
+    pub device: Device,
     /// Owner.
     pub uid: u32,
     /// Group.

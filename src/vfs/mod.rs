@@ -26,7 +26,7 @@ pub mod views;
 
 use std::sync::Arc;
 
-pub use attr::{Attr, FileKind, Lifetime, Time};
+pub use attr::{Attr, Device, FileKind, Lifetime, Time};
 pub use error::{Error, Fault};
 pub use handle::Handle;
 use handle::HandleTable;

@@ -111,7 +111,8 @@ pub trait Node: Debug + Send + Sync {
     fn open(&self) -> Result<Arc<dyn OpenFile>, Error> {
         Err(match self.kind() {
             FileKind::Directory => Error::IsDirectory,
-            FileKind::Regular | FileKind::Symlink => Error::Invalid,
+            // The kernel opens what is neither file nor directory without asking.
+            _ => Error::Invalid,
         })
     }
 

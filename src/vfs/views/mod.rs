@@ -42,7 +42,7 @@ use self::faults::Faults;
 use self::level::LevelDir;
 use self::reachable::Reachable;
 use self::refs::Snapshot;
-use super::attr::{Attr, FileKind, Lifetime, Time};
+use super::attr::{Attr, Device, FileKind, Lifetime, Time};
 use super::node::{Node, NodeKey, Patience};
 use super::{Error, Moved};
 use crate::layer::Layers;
@@ -226,6 +226,9 @@ impl Views {
             kind: FileKind::Regular,
             mode: 0o444,
             size,
+            stored: size,
+            links: 1,
+            device: Device::default(),
             uid,
             gid,
             mtime,
