@@ -72,7 +72,7 @@ pub(crate) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
 
 /// The virtual attribute `user.oci.NAME`, as text.
 pub(crate) fn oci_xattr(node: &dyn Node, name: &str) -> Option<String> {
-    let value = node.xattr(&format!("user.oci.{name}"))?;
+    let value = node.xattr(format!("user.oci.{name}").as_bytes())?;
     Some(String::from_utf8_lossy(&value).into_owned())
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{Errno, FileAttr, FileType, Generation, INodeNo, ReplyStatfs, ReplyXattr};
 
 use crate::store::layout::Space;
-use crate::vfs::{Attr, Device, Error, FileKind, Ino, NAME_MAX, Time};
+use crate::vfs::{Attr, Device, Error, FileKind, Ino, NAME_MAX, Stretch, Time};
 
 /// The generation of all inode numbers: none is used twice for different things.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -84,6 +84,17 @@ pub(super) fn statfs(space: &Space, reply: ReplyStatfs) {
         name_max,
         block_size,
     );
+}
+
+/// The request of a seek for data or holes; the kernel does other seeks itself.
+pub(super) fn seek(offset: i64, whence: i32) -> Result<(u64, Stretch), Error> {
+    let wanted = match whence {
+        libc::SEEK_DATA => Stretch::Data,
+        libc::SEEK_HOLE => Stretch::Hole,
+        _ => return Err(Error::Invalid),
+    };
+    let offset = u64::try_from(offset).map_err(|_| Error::NoData)?;
+    Ok((offset, wanted))
 }
 
 /// Answers a request for an extended attribute, or for the list of them.

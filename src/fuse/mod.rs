@@ -402,7 +402,7 @@ impl Filesystem for FuseAdapter {
             Ok(names) => {
                 let list: Vec<u8> = names
                     .iter()
-                    .flat_map(|name| name.bytes().chain([0]))
+                    .flat_map(|name| name.iter().copied().chain([0]))
                     .collect();
                 convert::xattr(&list, size, reply);
             }
@@ -422,15 +422,19 @@ impl Filesystem for FuseAdapter {
         &self,
         _req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let ino = Ino(ino.0);
-        guard(|| match self.vfs.seek(ino, offset, whence) {
-            Ok(offset) => reply.offset(offset),
-            Err(error) => reply.error(refuse("lseek", ino, &error)),
+        guard(|| {
+            let found = convert::seek(offset, whence)
+                .and_then(|(offset, wanted)| self.vfs.seek(Handle(fh.0), offset, wanted))
+                .and_then(|offset| i64::try_from(offset).map_err(|_| Error::Invalid));
+            match found {
+                Ok(offset) => reply.offset(offset),
+                Err(error) => reply.error(refuse("lseek", Ino(ino.0), &error)),
+            }
         });
     }
 }

@@ -31,12 +31,13 @@ pub use error::{Error, Fault};
 pub use handle::Handle;
 use handle::HandleTable;
 pub use inode::{Ino, InodeTable};
-pub use node::{Caching, Child, Name, Node, NodeKey, OpenFile, Patience};
+pub use node::{Caching, Child, Name, Node, NodeKey, OpenFile, Patience, Stretch};
 
 use crate::store::Layout;
 use crate::store::layout::Space;
 
-/// The longest name that the kernel sends or takes, in bytes.
+/// The longest name that the kernel sends or takes, in bytes; also of an extended
+/// attribute.
 pub const NAME_MAX: usize = 255;
 
 /// What the kernel learns about one name.
@@ -242,12 +243,15 @@ impl Vfs {
         self.listings.remove(handle);
     }
 
-    /// The names of the extended attributes of a node.
+    /// The names of the extended attributes of a node. One that the kernel cannot take
+    /// would spoil the whole list for it, and is left out.
     ///
     /// # Errors
     /// [`Error::Stale`].
-    pub fn xattr_names(&self, ino: Ino) -> Result<Vec<String>, Error> {
-        Ok(self.node(ino)?.xattr_names())
+    pub fn xattr_names(&self, ino: Ino) -> Result<Vec<Vec<u8>>, Error> {
+        let mut names = self.node(ino)?.xattr_names();
+        names.retain(|name| (1..=NAME_MAX).contains(&name.len()) && !name.contains(&0));
+        Ok(names)
     }
 
     /// One extended attribute of a node.
@@ -255,25 +259,16 @@ impl Vfs {
     /// # Errors
     /// [`Error::NoAttribute`] if there is none of that name.
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, Error> {
-        let node = self.node(ino)?;
-        let name = std::str::from_utf8(name).map_err(|_| Error::NoAttribute)?;
-        node.xattr(name).ok_or(Error::NoAttribute)
+        self.node(ino)?.xattr(name).ok_or(Error::NoAttribute)
     }
 
-    /// Where data or a hole begins at or after `offset`: there are no holes but the end.
+    /// Where data or a hole begins in an open file at or after `offset`.
     ///
     /// # Errors
-    /// [`Error::NoData`] from the end on; [`Error::Invalid`] for other kinds of seek,
-    /// which the kernel does itself.
-    pub fn seek(&self, ino: Ino, offset: i64, whence: i32) -> Result<i64, Error> {
-        let size =
-            i64::try_from(self.attr(ino, Patience::Wait)?.size).map_err(|_| Error::Invalid)?;
-        match whence {
-            libc::SEEK_DATA | libc::SEEK_HOLE if offset < 0 || offset >= size => Err(Error::NoData),
-            libc::SEEK_DATA => Ok(offset),
-            libc::SEEK_HOLE => Ok(size),
-            _ => Err(Error::Invalid),
-        }
+    /// [`Error::Stale`] for an unknown handle, or what the file answers.
+    pub fn seek(&self, handle: Handle, offset: u64, wanted: Stretch) -> Result<u64, Error> {
+        let file = self.files.get(handle).ok_or(Error::Stale)?;
+        file.seek(offset, wanted)
     }
 
     /// The room on the layout's file system.

@@ -116,13 +116,14 @@ pub trait Node: Debug + Send + Sync {
         })
     }
 
-    /// The names of the extended attributes that are listed.
-    fn xattr_names(&self) -> Vec<String> {
+    /// The names of the extended attributes that are listed. Those that the kernel cannot
+    /// take are left out on the way.
+    fn xattr_names(&self) -> Vec<Vec<u8>> {
         Vec::new()
     }
 
     /// The value of one extended attribute, listed or not.
-    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+    fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
         let _ = name;
         None
     }
@@ -136,6 +137,22 @@ pub trait OpenFile: Debug + Send + Sync {
     /// If the bytes are no longer what they were at `open`, or the disk fails.
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error>;
 
+    /// The size in bytes.
+    fn size(&self) -> u64;
+
+    /// Where the next byte that is data, or that is in a hole, is at or after `offset`.
+    /// By default all of a file is data. The end counts as a hole.
+    ///
+    /// # Errors
+    /// [`Error::NoData`] from the end on, and if there is nothing but holes.
+    fn seek(&self, offset: u64, wanted: Stretch) -> Result<u64, Error> {
+        match wanted {
+            _ if offset >= self.size() => Err(Error::NoData),
+            Stretch::Data => Ok(offset),
+            Stretch::Hole => Ok(self.size()),
+        }
+    }
+
     /// How the kernel may cache what is read.
     fn caching(&self) -> Caching {
         Caching::Keep
@@ -145,6 +162,15 @@ pub trait OpenFile: Debug + Send + Sync {
     fn backing(&self) -> Option<&File> {
         None
     }
+}
+
+/// A part of a sparse file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stretch {
+    /// Bytes that are stored.
+    Data,
+    /// Bytes that are not, and read as zeros.
+    Hole,
 }
 
 /// How the kernel may cache the bytes of an open file.
@@ -179,6 +205,10 @@ impl OpenFile for InMemory {
         let len = (self.bytes.len() - start).min(buf.len());
         buf[..len].copy_from_slice(&self.bytes[start..start + len]);
         Ok(len)
+    }
+
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
     }
 
     fn caching(&self) -> Caching {

@@ -318,8 +318,9 @@ fn annotations(annotations: &Annotations) -> Map<String, Value> {
 
 /// The annotations of an index entry, from the attributes of its directory.
 fn entry_annotations(node: &dyn Node) -> Map<String, Value> {
-    let pair = |name: String| {
-        let key = name.strip_prefix("user.oci.annotation.")?.to_owned();
+    let pair = |name: Vec<u8>| {
+        let key = name.strip_prefix(b"user.oci.annotation.")?;
+        let key = String::from_utf8_lossy(key).into_owned();
         let value = node.xattr(&name)?;
         Some((key, String::from_utf8_lossy(&value).into()))
     };

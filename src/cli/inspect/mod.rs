@@ -183,6 +183,7 @@ fn inspect_node(
     let mut xattrs = Map::new();
     for name in node.xattr_names() {
         let value = node.xattr(&name).unwrap_or_default();
+        let name = String::from_utf8_lossy(&name).into_owned();
         xattrs.insert(name, String::from_utf8_lossy(&value).into());
     }
     let text = node_text(path, &json, &xattrs);

@@ -108,11 +108,11 @@ impl Node for DescribedBlob {
             .judge(&subject(&self.descriptor), self.try_open())
     }
 
-    fn xattr_names(&self) -> Vec<String> {
+    fn xattr_names(&self) -> Vec<Vec<u8>> {
         self.xattrs().names()
     }
 
-    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+    fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
         self.xattrs().get(name)
     }
 }
@@ -187,11 +187,11 @@ impl Node for StoredBlob {
             .judge(self.digest.as_str(), self.try_open())
     }
 
-    fn xattr_names(&self) -> Vec<String> {
+    fn xattr_names(&self) -> Vec<Vec<u8>> {
         self.xattrs().names()
     }
 
-    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+    fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
         self.xattrs().get(name)
     }
 }
@@ -238,6 +238,10 @@ impl OpenFile for OpenBlob {
             let subject = self.blob.digest().as_str();
             self.views.faults().noted(subject, error)
         })
+    }
+
+    fn size(&self) -> u64 {
+        self.blob.size()
     }
 
     fn backing(&self) -> Option<&File> {

@@ -79,11 +79,11 @@ impl Node for ImageDir {
         Ok(children(&self.views, &self.place, &self.descriptor))
     }
 
-    fn xattr_names(&self) -> Vec<String> {
+    fn xattr_names(&self) -> Vec<Vec<u8>> {
         self.xattrs().names()
     }
 
-    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+    fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
         self.xattrs().get(name)
     }
 }

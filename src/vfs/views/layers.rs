@@ -356,11 +356,11 @@ impl Node for LayerTar {
         }
     }
 
-    fn xattr_names(&self) -> Vec<String> {
+    fn xattr_names(&self) -> Vec<Vec<u8>> {
         self.xattrs().names()
     }
 
-    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+    fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
         self.xattrs().get(name)
     }
 }
@@ -394,5 +394,9 @@ impl OpenFile for OpenLayer {
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
         let read = self.layer.read_at(buf, TarOffset(offset));
         read.map_err(|error| self.views.faults().noted(&self.subject, error.into()))
+    }
+
+    fn size(&self) -> u64 {
+        self.layer.size()
     }
 }

@@ -197,11 +197,11 @@ impl Node for LevelDir {
         Ok(children)
     }
 
-    fn xattr_names(&self) -> Vec<String> {
+    fn xattr_names(&self) -> Vec<Vec<u8>> {
         self.xattrs().names()
     }
 
-    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+    fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
         self.xattrs().get(name)
     }
 }
@@ -235,13 +235,13 @@ impl Node for Malformed {
         Ok(Arc::new(InMemory::new(Arc::new([]), Caching::Direct)))
     }
 
-    fn xattr_names(&self) -> Vec<String> {
+    fn xattr_names(&self) -> Vec<Vec<u8>> {
         Xattrs::default()
             .with_fault(self.error.fault().as_ref())
             .names()
     }
 
-    fn xattr(&self, name: &str) -> Option<Vec<u8>> {
+    fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
         Xattrs::default()
             .with_fault(self.error.fault().as_ref())
             .get(name)

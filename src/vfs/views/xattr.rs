@@ -66,14 +66,16 @@ impl Xattrs {
 
     /// All names.
     #[must_use]
-    pub(super) fn names(&self) -> Vec<String> {
-        self.values.iter().map(|(name, _)| name.clone()).collect()
+    pub(super) fn names(&self) -> Vec<Vec<u8>> {
+        let names = self.values.iter().map(|(name, _)| name.as_bytes().to_vec());
+        names.collect()
     }
 
     /// The value of the attribute `name`.
     #[must_use]
-    pub(super) fn get(&self, name: &str) -> Option<Vec<u8>> {
-        let value = self.values.iter().find(|(known, _)| known == name);
+    pub(super) fn get(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let is_it = |(known, _): &&(String, String)| known.as_bytes() == name;
+        let value = self.values.iter().find(is_it);
         value.map(|(_, value)| value.as_bytes().to_vec())
     }
 }
