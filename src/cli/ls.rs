@@ -192,7 +192,8 @@ impl Listing<'_> {
 
     /// One item as JSON. An image is opened first, so that what is wrong with it shows.
     fn object(&self, item: &Item) -> anyhow::Result<Value> {
-        if item.node.xattr(b"user.oci.digest").is_some() && item.node.kind() == FileKind::Directory {
+        if item.node.xattr(b"user.oci.digest").is_some() && item.node.kind() == FileKind::Directory
+        {
             item.node.list()?;
         }
         let patience = if self.arguments.long {

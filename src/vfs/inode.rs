@@ -8,12 +8,12 @@
 //! number never means two keys at a time; number 1 is the root and always there.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::node::{Node, NodeKey};
+use super::key::NodeKey;
+use super::node::Node;
 
 /// The kernel's number for a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,11 +26,9 @@ impl Ino {
     /// The number that a key comes to, were it alone.
     #[must_use]
     pub fn of(key: &NodeKey) -> Self {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
         // 0 and 1 are taken; the top bit is left alone for programs that read numbers
         // as signed.
-        Self((hasher.finish() >> 1).max(2))
+        Self((key.fingerprint() >> 1).max(2))
     }
 }
 
@@ -39,6 +37,19 @@ struct Known {
     node: Arc<dyn Node>,
     key: NodeKey,
     lookups: u64,
+}
+
+/// Below this number of entries a table is not worth making smaller.
+const SMALL: usize = 4096;
+
+/// Makes a table smaller that has become nearly empty: a listing of a large tree must not
+/// cost its memory for ever. Few entries
+/// are moved for the many that went.
+fn give_room_back(table: &mut HashMap<Ino, Known>) {
+    if table.capacity() > SMALL && table.len() < table.capacity() / 16 {
+        let room = table.len() * 2;
+        table.shrink_to(room);
+    }
 }
 
 /// The nodes that the kernel holds references to.
@@ -77,7 +88,9 @@ impl InodeTable {
                 Some(known) if known.key == key => {
                     known.lookups += 1;
                     // The newest value of an equal key is kept: it may know more.
-                    known.node = node.clone();
+                    let former = std::mem::replace(&mut known.node, node.clone());
+                    drop(table);
+                    drop(former);
                     return ino;
                 }
                 Some(_) => ino = Ino((ino.0 + 1).max(2)),
@@ -103,9 +116,14 @@ impl InodeTable {
             return;
         };
         known.lookups = known.lookups.saturating_sub(count);
-        if known.lookups == 0 {
-            table.remove(&ino);
+        if known.lookups > 0 {
+            return;
         }
+        let forgotten = table.remove(&ino);
+        give_room_back(&mut table);
+        // The last node of a tree may take the tree with it; the lock is free by now.
+        drop(table);
+        drop(forgotten);
     }
 
     /// The number under which the kernel knows `key`, if it does.
@@ -132,5 +150,64 @@ impl InodeTable {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::attr::{Attr, FileKind};
+    use crate::vfs::error::Error;
+    use crate::vfs::key::TreeKey;
+    use crate::vfs::node::Patience;
+
+    #[derive(Debug)]
+    struct Numbered(Arc<TreeKey>, u32);
+
+    impl Node for Numbered {
+        fn key(&self) -> NodeKey {
+            NodeKey::inside(&self.0, self.1)
+        }
+
+        fn kind(&self) -> FileKind {
+            FileKind::Fifo
+        }
+
+        fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
+            Err(Error::Invalid)
+        }
+    }
+
+    #[test]
+    fn a_million_nodes_take_little_and_are_given_back() {
+        const MANY: u32 = 1_000_000;
+        let tree = TreeKey::new(NodeKey::content("test", "tree".into()));
+        let root: Arc<dyn Node> = Arc::new(Numbered(tree.clone(), 0));
+        let table = InodeTable::new(root);
+        let nodes = 1..=MANY;
+        let reference = |number| {
+            let node: Arc<dyn Node> = Arc::new(Numbered(tree.clone(), number));
+            table.reference(&node)
+        };
+        let inos: Vec<Ino> = nodes.clone().map(reference).collect();
+        let capacity = table.known.read().capacity();
+        // A node with the counts of its pointer; buckets of which an eighth stays free,
+        // each with a byte of the table's own.
+        let heap = MANY as usize * (2 * size_of::<usize>() + size_of::<Numbered>());
+        let bytes = heap + capacity / 7 * 8 * (size_of::<(Ino, Known)>() + 1);
+        assert!(bytes < 200 * MANY as usize, "{bytes} bytes");
+        assert_eq!(table.len(), MANY as usize);
+        // A second reference is the same number, and takes a second forget.
+        assert_eq!(reference(MANY), inos[inos.len() - 1]);
+        for (ino, number) in inos.iter().zip(nodes) {
+            let key = NodeKey::inside(&tree, number);
+            assert_eq!(table.find(&key), Some(*ino), "node {number}");
+            table.forget(*ino, 1);
+        }
+        assert_eq!(table.len(), 1);
+        table.forget(inos[inos.len() - 1], 1);
+        assert!(table.is_empty());
+        let capacity = table.known.read().capacity();
+        assert!(capacity <= 2 * SMALL, "room for {capacity} is kept");
     }
 }

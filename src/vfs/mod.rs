@@ -21,6 +21,7 @@ pub mod attr;
 pub mod error;
 mod handle;
 mod inode;
+pub mod key;
 pub mod node;
 pub mod views;
 
@@ -31,7 +32,8 @@ pub use error::{Error, Fault};
 pub use handle::Handle;
 use handle::HandleTable;
 pub use inode::{Ino, InodeTable};
-pub use node::{Caching, Child, Name, Node, NodeKey, OpenFile, Patience, Stretch};
+pub use key::{NodeKey, TreeKey};
+pub use node::{Caching, Child, Name, Node, OpenFile, Patience, Stretch};
 
 use crate::store::Layout;
 use crate::store::layout::Space;

@@ -6,29 +6,11 @@ use std::sync::Arc;
 
 use super::attr::{Attr, FileKind};
 use super::error::Error;
+pub use super::key::{NodeKey, TreeKey};
 
 /// A name of one directory level, as the kernel sends and gets it: bytes, never empty,
 /// at most 255, without `/` and NUL.
 pub type Name = Vec<u8>;
-
-/// What a node's inode number is computed from. Equal keys are the same inode.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum NodeKey {
-    /// The content of a regular file: it hangs on a digest, never on a path. The first
-    /// part tells apart the views that show the same bytes with other attributes.
-    Content(&'static str, String),
-    /// A directory or symbolic link: its path from the mount root, what it shows (a
-    /// digest or nothing), and the epoch in which that came to be shown there, so that a
-    /// number that was used for something else at this path never returns.
-    Place {
-        /// Path from the mount root, without a leading `/`.
-        path: Vec<u8>,
-        /// What is shown: digests as text, or empty for a mere level.
-        shows: String,
-        /// Which change of the index brought it here.
-        epoch: u64,
-    },
-}
 
 /// Whether a request may take as long as the first pass over a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -70,8 +70,8 @@ impl Node for DescribedBlob {
     fn key(&self) -> NodeKey {
         // What was refused as one type of document may be right as another.
         match &self.refusal {
-            Some(_) => NodeKey::Content("refused", subject(&self.descriptor)),
-            None => NodeKey::Content("image", claim(&self.descriptor)),
+            Some(_) => NodeKey::content("refused", subject(&self.descriptor)),
+            None => NodeKey::content("image", claim(&self.descriptor)),
         }
     }
 
@@ -158,7 +158,7 @@ impl StoredBlob {
 
 impl Node for StoredBlob {
     fn key(&self) -> NodeKey {
-        NodeKey::Content("stored", self.digest.to_string())
+        NodeKey::content("stored", self.digest.to_string())
     }
 
     fn kind(&self) -> FileKind {

@@ -80,7 +80,7 @@ struct Fixed {
 
 impl Node for Fixed {
     fn key(&self) -> NodeKey {
-        NodeKey::Content("fixed", self.digest.to_string())
+        NodeKey::content("fixed", self.digest.to_string())
     }
 
     fn kind(&self) -> FileKind {
@@ -286,7 +286,7 @@ fn generated(views: &Arc<Views>, name: &'static str, render: Render) -> Child {
 
 impl Node for Generated {
     fn key(&self) -> NodeKey {
-        NodeKey::Content("generated", self.name.to_owned())
+        NodeKey::content("generated", self.name.to_owned())
     }
 
     fn kind(&self) -> FileKind {

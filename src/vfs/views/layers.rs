@@ -292,7 +292,7 @@ impl Node for LayerTar {
         };
         let diff_id = self.diff_id.as_ref().map(ToString::to_string);
         let text = format!("{claim} {}{encrypted}", diff_id.unwrap_or_default());
-        NodeKey::Content("layer", text)
+        NodeKey::content("layer", text)
     }
 
     fn kind(&self) -> FileKind {

@@ -52,11 +52,7 @@ impl Place {
     /// The key of a directory or link here that shows `shows`.
     #[must_use]
     pub(super) fn key(&self, shows: &str) -> NodeKey {
-        NodeKey::Place {
-            path: self.path.join(&b'/'),
-            shows: shows.to_owned(),
-            epoch: self.epoch,
-        }
+        NodeKey::place(self.path.join(&b'/'), shows.to_owned(), self.epoch)
     }
 
     /// A relative path from the directory that holds this place to `target`, a path from

@@ -114,14 +114,9 @@ impl Level {
     /// What the inode number of the directory or link at `path` hangs on.
     #[must_use]
     pub fn key(&self, path: &[Name]) -> NodeKey {
-        NodeKey::Place {
-            path: path.join(&b'/'),
-            shows: self
-                .here
-                .as_ref()
-                .map_or_else(String::new, |here| here.shows()),
-            epoch: self.epoch,
-        }
+        let here = self.here.as_ref();
+        let shows = here.map_or_else(String::new, |here| here.shows());
+        NodeKey::place(path.join(&b'/'), shows, self.epoch)
     }
 
     fn at(&mut self, path: &[Name]) -> &mut Self {
