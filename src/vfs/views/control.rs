@@ -13,6 +13,7 @@ use super::directory::Directory;
 use super::image::ImageDir;
 use super::place::Place;
 use crate::oci::{Descriptor, Digest};
+use crate::store::layout;
 use crate::vfs::attr::{Attr, FileKind, Lifetime};
 use crate::vfs::error::Error;
 use crate::vfs::node::{Caching, Child, InMemory, Node, NodeKey, OpenFile, Patience};
@@ -222,11 +223,11 @@ impl Node for Section {
             return Ok(None);
         };
         match self.kind {
-            ShelfKind::Blobs => {
-                let there = self.views.layout().stat_blob(&digest).is_ok();
-                Ok(there
-                    .then(|| -> Arc<dyn Node> { Arc::new(StoredBlob::new(&self.views, digest)) }))
-            }
+            ShelfKind::Blobs => match self.views.layout().stat_blob(&digest) {
+                Ok(_) => Ok(Some(Arc::new(StoredBlob::new(&self.views, digest)))),
+                Err(layout::Error::BlobMissing { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
             ShelfKind::Digests => {
                 let found = self.views.reachable.get(&self.views);
                 let descriptor = found.get(&digest);
