@@ -2,8 +2,8 @@
 //!
 //! The one room that imports `fuser`. What is learned from the kernel's behaviour:
 //!
-//! - A request that may wait for a first pass goes to a thread of its own, so that the
-//!   threads that take requests from the kernel are never all asleep.
+//! - A request that may wait for a first pass goes to another thread ([`waiting`]), so
+//!   that those that take requests from the kernel are never all asleep.
 //! - readdirplus cannot decline an entry and is asked in the first chunk of every `ls`,
 //!   so it never waits.
 //! - ENOSYS would be remembered by the kernel for the whole mount and is never answered.
@@ -13,7 +13,9 @@
 mod caller;
 mod convert;
 mod passthrough;
+mod replies;
 mod session;
+mod waiting;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -23,16 +25,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use fuser::{
-    AccessFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode,
+    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
 pub use session::{Mount, MountError, MountOptions, Notifier, Unmount, is_stale, unmount};
 
-use self::convert::{GENERATION, errno, file_attr, file_type};
-use self::passthrough::{Mode, Passthrough};
-use crate::vfs::{Attr, Caching, Error, Handle, Ino, Patience, Vfs};
+use self::passthrough::Passthrough;
+use self::replies::refuse;
+use self::waiting::Waiting;
+use crate::vfs::{Error, Handle, Ino, Patience, Vfs};
 
 /// The largest write that is taken in one request, in bytes. `fuser` keeps a buffer of
 /// this size for each thread; the kernel sends no more than this at once anyway.
@@ -63,6 +66,7 @@ thread_local! {
 pub(crate) struct FuseAdapter {
     vfs: Arc<Vfs>,
     passthrough: Arc<Passthrough>,
+    waiting: Arc<Waiting>,
 }
 
 impl FuseAdapter {
@@ -70,23 +74,22 @@ impl FuseAdapter {
         Self {
             vfs,
             passthrough: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 
-    /// Runs `answer` on a thread of its own if it would wait for long, else here.
+    /// Runs `answer`, which asks for attributes or content of `ino`, where it may wait.
     fn answer(&self, ino: Ino, answer: impl FnOnce(&Vfs, &Passthrough) + Send + 'static) {
-        if !self.vfs.would_wait(ino) {
-            return guard(|| answer(&self.vfs, &self.passthrough));
+        if self.vfs.would_wait(ino) {
+            return self.wait(ino, answer);
         }
+        guard(|| answer(&self.vfs, &self.passthrough));
+    }
+
+    /// Runs `answer`, which waits for `ino`, on another thread.
+    fn wait(&self, ino: Ino, answer: impl FnOnce(&Vfs, &Passthrough) + Send + 'static) {
         let (vfs, passthrough) = (self.vfs.clone(), self.passthrough.clone());
-        let waiting = move || guard(|| answer(&vfs, &passthrough));
-        let spawned = std::thread::Builder::new()
-            .name("wait".into())
-            .spawn(waiting);
-        if let Err(error) = spawned {
-            // The reply went with the closure and has answered EIO.
-            log::error!("cannot start a thread: {error}");
-        }
+        self.waiting.add(ino, move || answer(&vfs, &passthrough));
     }
 }
 
@@ -94,50 +97,6 @@ impl FuseAdapter {
 fn guard(answer: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(answer)).is_err() {
         log::error!("a request failed by a mistake in the program; it was answered with EIO");
-    }
-}
-
-/// Logs a refused request and gives its errno.
-fn refuse(request: &str, ino: Ino, error: &Error) -> Errno {
-    // What is wrong with content is logged once, where it is found.
-    let level = match error.fault() {
-        Some(_) => log::Level::Debug,
-        None => error.level(),
-    };
-    log::log!(level, "{request} of inode {}: {error}", ino.0);
-    errno(error)
-}
-
-fn attr_reply(ino: Ino, attr: Result<Attr, Error>, reply: ReplyAttr) {
-    match attr {
-        Ok(attr) => reply.attr(&attr.lifetime.duration(), &file_attr(ino, &attr)),
-        Err(error) => reply.error(refuse("getattr", ino, &error)),
-    }
-}
-
-fn open_reply(vfs: &Vfs, passthrough: &Passthrough, ino: Ino, reply: ReplyOpen) {
-    let (handle, file) = match vfs.open(ino) {
-        Ok(opened) => opened,
-        Err(error) => return reply.error(refuse("open", ino, &error)),
-    };
-    // Nothing is written, so there is nothing to flush when a descriptor is closed.
-    let flags = FopenFlags::FOPEN_NOFLUSH;
-    match file.caching() {
-        Caching::Direct => {
-            reply.opened(FileHandle(handle.0), flags | FopenFlags::FOPEN_DIRECT_IO);
-        }
-        Caching::Keep => match passthrough.open(ino, file.backing(), &reply) {
-            Mode::Passthrough(backing) => {
-                reply.opened_passthrough(FileHandle(handle.0), flags, &backing);
-            }
-            Mode::Cached => {
-                reply.opened(FileHandle(handle.0), flags | FopenFlags::FOPEN_KEEP_CACHE);
-            }
-            Mode::Refused => {
-                vfs.release(handle);
-                reply.error(refuse("open", ino, &Error::held_elsewhere()));
-            }
-        },
     }
 }
 
@@ -162,16 +121,14 @@ impl Filesystem for FuseAdapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let parent = Ino(parent.0);
-        guard(|| match self.vfs.lookup(parent, name.as_bytes()) {
-            Ok(entry) => reply.entry_with_ttls(
-                &entry.attr.lifetime.duration(),
-                &entry.name_lifetime.duration(),
-                &file_attr(entry.ino, &entry.attr),
-                GENERATION,
-            ),
-            Err(error) => reply.error(refuse("lookup", parent, &error)),
-        });
+        let (parent, name) = (Ino(parent.0), name.as_bytes());
+        if self.vfs.would_wait_inside(parent) {
+            let name = name.to_vec();
+            return self.wait(parent, move |vfs, _| {
+                replies::lookup(vfs, parent, &name, reply);
+            });
+        }
+        guard(|| replies::lookup(&self.vfs, parent, name, reply));
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -182,10 +139,10 @@ impl Filesystem for FuseAdapter {
         let ino = Ino(ino.0);
         // Who wants no size need not wait for it.
         if self.vfs.would_wait(ino) && caller::needs_no_size(req.pid()) {
-            return guard(|| attr_reply(ino, self.vfs.attr(ino, Patience::Never), reply));
+            return guard(|| replies::attr(ino, self.vfs.attr(ino, Patience::Never), reply));
         }
         self.answer(ino, move |vfs, _| {
-            attr_reply(ino, vfs.attr(ino, Patience::Wait), reply);
+            replies::attr(ino, vfs.attr(ino, Patience::Wait), reply);
         });
     }
 
@@ -203,7 +160,7 @@ impl Filesystem for FuseAdapter {
             return reply.error(refuse("open", ino, &Error::ReadOnly));
         }
         self.answer(ino, move |vfs, passthrough| {
-            open_reply(vfs, passthrough, ino, reply);
+            replies::open(vfs, passthrough, ino, reply);
         });
     }
 
@@ -270,10 +227,10 @@ impl Filesystem for FuseAdapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = Ino(ino.0);
-        guard(|| match self.vfs.open_dir(ino) {
-            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
-            Err(error) => reply.error(refuse("opendir", ino, &error)),
-        });
+        if self.vfs.would_wait_inside(ino) {
+            return self.wait(ino, move |vfs, _| replies::open_dir(vfs, ino, reply));
+        }
+        guard(|| replies::open_dir(&self.vfs, ino, reply));
     }
 
     fn readdir(
@@ -282,28 +239,10 @@ impl Filesystem for FuseAdapter {
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        guard(|| {
-            let children = match self.vfs.children(Handle(fh.0), offset == 0) {
-                Ok(children) => children,
-                Err(error) => return reply.error(refuse("readdir", Ino(ino.0), &error)),
-            };
-            let dots = [".", ".."].map(OsStr::new);
-            for (next, name) in (1..).zip(dots).skip_while(|(next, _)| *next <= offset) {
-                if reply.add(ino, next, fuser::FileType::Directory, name) {
-                    return reply.ok();
-                }
-            }
-            for (next, child) in from(offset, &children) {
-                let listed = self.vfs.listed(child);
-                let (ino, kind) = (INodeNo(listed.ino.0), file_type(listed.kind));
-                if reply.add(ino, next, kind, OsStr::from_bytes(&listed.name)) {
-                    break;
-                }
-            }
-            reply.ok();
-        });
+        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        guard(|| replies::read_dir(&self.vfs, ino, handle, offset, reply));
     }
 
     fn readdirplus(
@@ -312,50 +251,10 @@ impl Filesystem for FuseAdapter {
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        guard(|| {
-            let ino = Ino(ino.0);
-            let listing = self.vfs.children(Handle(fh.0), offset == 0);
-            let (children, own) =
-                match listing.and_then(|c| Ok((c, self.vfs.attr(ino, Patience::Never)?))) {
-                    Ok(listing) => listing,
-                    Err(error) => return reply.error(refuse("readdirplus", ino, &error)),
-                };
-            let (attr, none) = (file_attr(ino, &own), std::time::Duration::ZERO);
-            let dots = [".", ".."].map(OsStr::new);
-            // The kernel takes no reference for these two.
-            for (next, name) in (1..).zip(dots).skip_while(|(next, _)| *next <= offset) {
-                if reply.add(INodeNo(ino.0), next, name, &none, &attr, GENERATION) {
-                    return reply.ok();
-                }
-            }
-            for (next, child) in from(offset, &children) {
-                let Ok(entry) = self.vfs.entry_of(child) else {
-                    continue;
-                };
-                let name = OsStr::from_bytes(&child.name);
-                let lifetimes = (
-                    entry.attr.lifetime.duration(),
-                    entry.name_lifetime.duration(),
-                );
-                let lifetime = lifetimes.0.min(lifetimes.1);
-                let attr = file_attr(entry.ino, &entry.attr);
-                if reply.add(
-                    INodeNo(entry.ino.0),
-                    next,
-                    name,
-                    &lifetime,
-                    &attr,
-                    GENERATION,
-                ) {
-                    // It did not fit, so the kernel does not hold the reference.
-                    self.vfs.forget(entry.ino, 1);
-                    break;
-                }
-            }
-            reply.ok();
-        });
+        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        guard(|| replies::read_dir_plus(&self.vfs, ino, handle, offset, reply));
     }
 
     fn releasedir(
@@ -412,10 +311,20 @@ impl Filesystem for FuseAdapter {
 
     fn access(&self, _req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         // Asked only where the kernel does not check by mode itself.
-        if mask.contains(AccessFlags::W_OK) {
-            return reply.error(refuse("access", Ino(ino.0), &Error::ReadOnly));
-        }
-        reply.ok();
+        let ino = Ino(ino.0);
+        guard(|| {
+            let allowed = if mask.contains(AccessFlags::W_OK) {
+                Err(Error::ReadOnly)
+            } else if mask.contains(AccessFlags::X_OK) {
+                self.vfs.check_run(ino)
+            } else {
+                Ok(())
+            };
+            match allowed {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(refuse("access", ino, &error)),
+            }
+        });
     }
 
     fn lseek(
@@ -437,11 +346,4 @@ impl Filesystem for FuseAdapter {
             }
         });
     }
-}
-
-/// The children from a directory offset on, each with the offset that follows it. The
-/// first two offsets belong to `.` and `..`.
-fn from<T>(offset: u64, children: &[T]) -> impl Iterator<Item = (u64, &T)> {
-    let skipped = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
-    (3..).zip(children).skip(skipped)
 }

@@ -34,6 +34,9 @@ pub enum Error {
     /// The request makes no sense for this kind of file.
     #[error("invalid request")]
     Invalid,
+    /// The file is not one that can be run.
+    #[error("permission denied")]
+    Denied,
     /// This place is not writable.
     #[error("read-only file system")]
     ReadOnly,
@@ -100,6 +103,7 @@ impl Error {
             Self::NotDirectory => libc::ENOTDIR,
             Self::IsDirectory => libc::EISDIR,
             Self::Invalid => libc::EINVAL,
+            Self::Denied => libc::EACCES,
             Self::ReadOnly => libc::EROFS,
             Self::NoData => libc::ENXIO,
             Self::NoAttribute | Self::BlobMissing(_) => libc::ENODATA,
@@ -126,6 +130,7 @@ impl Error {
             | Self::NotDirectory
             | Self::IsDirectory
             | Self::Invalid
+            | Self::Denied
             | Self::ReadOnly
             | Self::ShutDown => Level::Debug,
             Self::BlobMissing(_) | Self::Unsupported(_) => Level::Warn,
@@ -155,6 +160,7 @@ impl Error {
             | Self::NotDirectory
             | Self::IsDirectory
             | Self::Invalid
+            | Self::Denied
             | Self::ReadOnly
             | Self::NoData
             | Self::NoAttribute
@@ -313,6 +319,7 @@ mod tests {
             Error::NotDirectory => (libc::ENOTDIR, Level::Debug),
             Error::IsDirectory => (libc::EISDIR, Level::Debug),
             Error::Invalid => (libc::EINVAL, Level::Debug),
+            Error::Denied => (libc::EACCES, Level::Debug),
             Error::ReadOnly => (libc::EROFS, Level::Debug),
             Error::NoData => (libc::ENXIO, Level::Trace),
             Error::NoAttribute => (libc::ENODATA, Level::Trace),
@@ -351,6 +358,7 @@ mod tests {
             Error::NotDirectory,
             Error::IsDirectory,
             Error::Invalid,
+            Error::Denied,
             Error::ReadOnly,
             Error::NoData,
             Error::NoAttribute,

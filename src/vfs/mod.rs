@@ -22,6 +22,7 @@ pub mod error;
 mod handle;
 mod inode;
 pub mod key;
+mod listing;
 pub mod node;
 pub mod views;
 
@@ -33,7 +34,9 @@ pub use handle::Handle;
 use handle::HandleTable;
 pub use inode::{Ino, InodeTable};
 pub use key::{NodeKey, TreeKey};
-pub use node::{Caching, Child, Name, Node, OpenFile, Patience, Stretch};
+use listing::OpenDirectory;
+pub use listing::{Child, Listing};
+pub use node::{Caching, Name, Node, OpenFile, Patience, Stretch};
 
 use crate::store::Layout;
 use crate::store::layout::Space;
@@ -51,17 +54,6 @@ pub struct Entry {
     pub attr: Attr,
     /// How long the name may be believed.
     pub name_lifetime: Lifetime,
-}
-
-/// One name of a listing: what a plain directory entry holds.
-#[derive(Debug, Clone)]
-pub struct Listed {
-    /// The name.
-    pub name: Name,
-    /// The inode number that a lookup would give.
-    pub ino: Ino,
-    /// The kind of node.
-    pub kind: FileKind,
 }
 
 /// A name that the kernel may still know and that means something else now.
@@ -88,14 +80,7 @@ pub struct Vfs {
     layout: Arc<Layout>,
     inodes: InodeTable,
     files: HandleTable<dyn OpenFile>,
-    listings: HandleTable<Listing>,
-}
-
-/// An open directory: its node, and its names since they were first asked for.
-#[derive(Debug)]
-struct Listing {
-    node: Arc<dyn Node>,
-    children: parking_lot::Mutex<Option<Arc<Vec<Child>>>>,
+    directories: HandleTable<OpenDirectory>,
 }
 
 impl Vfs {
@@ -106,7 +91,7 @@ impl Vfs {
             layout,
             inodes: InodeTable::new(root),
             files: HandleTable::default(),
-            listings: HandleTable::default(),
+            directories: HandleTable::default(),
         }
     }
 
@@ -155,6 +140,13 @@ impl Vfs {
         self.inodes.get(ino).is_some_and(|node| node.would_wait())
     }
 
+    /// Whether a lookup in this directory, or opening it, would wait for a first pass.
+    #[must_use]
+    pub fn would_wait_inside(&self, ino: Ino) -> bool {
+        let node = self.inodes.get(ino);
+        node.is_some_and(|node| node.would_wait_inside())
+    }
+
     /// The target of a symbolic link.
     ///
     /// # Errors
@@ -188,20 +180,14 @@ impl Vfs {
         self.files.remove(handle);
     }
 
-    /// Opens a directory.
+    /// Opens a directory; says how the kernel may cache its names.
     ///
     /// # Errors
-    /// [`Error::NotDirectory`] for other kinds.
-    pub fn open_dir(&self, ino: Ino) -> Result<Handle, Error> {
-        let node = self.node(ino)?;
-        if node.kind() != FileKind::Directory {
-            return Err(Error::NotDirectory);
-        }
-        let listing = Arc::new(Listing {
-            node,
-            children: parking_lot::Mutex::default(),
-        });
-        Ok(self.listings.insert(listing))
+    /// [`Error::NotDirectory`] for other kinds, or what the node answers.
+    pub fn open_dir(&self, ino: Ino) -> Result<(Handle, Caching), Error> {
+        let directory = Arc::new(OpenDirectory::open(self.node(ino)?)?);
+        let caching = directory.caching();
+        Ok((self.directories.insert(directory), caching))
     }
 
     /// The children of an open directory, in an order that stays the same until it is
@@ -209,27 +195,15 @@ impl Vfs {
     ///
     /// # Errors
     /// [`Error::Stale`] for an unknown handle, or what the node answers.
-    pub fn children(&self, handle: Handle, from_start: bool) -> Result<Arc<Vec<Child>>, Error> {
-        let listing = self.listings.get(handle).ok_or(Error::Stale)?;
-        let mut children = listing.children.lock();
-        match &*children {
-            Some(children) if !from_start => Ok(children.clone()),
-            _ => {
-                let fresh = Arc::new(listing.node.list()?);
-                *children = Some(fresh.clone());
-                Ok(fresh)
-            }
-        }
+    pub fn listing(&self, handle: Handle, from_start: bool) -> Result<Arc<dyn Listing>, Error> {
+        let directory = self.directories.get(handle).ok_or(Error::Stale)?;
+        directory.listing(from_start)
     }
 
-    /// One child as a plain directory entry; takes no reference.
+    /// The number that a lookup of this child would give; takes no reference.
     #[must_use]
-    pub fn listed(&self, child: &Child) -> Listed {
-        Listed {
-            name: child.name.clone(),
-            ino: Ino::of(&child.node.key()),
-            kind: child.node.kind(),
-        }
+    pub fn ino_of(&self, child: &Child) -> Ino {
+        Ino::of(&child.node.key())
     }
 
     /// One child with its attributes as far as they are known; takes one reference.
@@ -242,7 +216,7 @@ impl Vfs {
 
     /// Closes an open directory.
     pub fn release_dir(&self, handle: Handle) {
-        self.listings.remove(handle);
+        self.directories.remove(handle);
     }
 
     /// The names of the extended attributes of a node. One that the kernel cannot take
@@ -271,6 +245,19 @@ impl Vfs {
     pub fn seek(&self, handle: Handle, offset: u64, wanted: Stretch) -> Result<u64, Error> {
         let file = self.files.get(handle).ok_or(Error::Stale)?;
         file.seek(offset, wanted)
+    }
+
+    /// Whether `ino` may be run, or searched, where the kernel does not look at modes:
+    /// as for root, that takes one of the bits for it, and for a directory none.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for a file that nobody may run.
+    pub fn check_run(&self, ino: Ino) -> Result<(), Error> {
+        let attr = self.attr(ino, Patience::Never)?;
+        if attr.kind != FileKind::Directory && attr.mode & 0o111 == 0 {
+            return Err(Error::Denied);
+        }
+        Ok(())
     }
 
     /// The room on the layout's file system.

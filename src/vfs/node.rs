@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::attr::{Attr, FileKind};
 use super::error::Error;
 pub use super::key::{NodeKey, TreeKey};
+pub use super::listing::{Child, Listing};
 
 /// A name of one directory level, as the kernel sends and gets it: bytes, never empty,
 /// at most 255, without `/` and NUL.
@@ -19,15 +20,6 @@ pub enum Patience {
     Never,
     /// Wait until the exact answer is known: `stat` and `open` of a file.
     Wait,
-}
-
-/// One name in a directory.
-#[derive(Debug, Clone)]
-pub struct Child {
-    /// The name.
-    pub name: Name,
-    /// What is there.
-    pub node: Arc<dyn Node>,
 }
 
 /// A node of the tree: a value that says what is to be seen at one place.
@@ -49,6 +41,13 @@ pub trait Node: Debug + Send + Sync {
 
     /// Whether `attr` and `open` would have to wait for long at this moment.
     fn would_wait(&self) -> bool {
+        false
+    }
+
+    /// Whether `find` and `listing` of a directory would have to wait for long at this
+    /// moment: what it holds is not known before a first pass. Only where the listing is
+    /// kept ([`Node::list_caching`]).
+    fn would_wait_inside(&self) -> bool {
         false
     }
 
@@ -76,6 +75,21 @@ pub trait Node: Debug + Send + Sync {
     /// [`Error::NotDirectory`] where there can be no children.
     fn list(&self) -> Result<Vec<Child>, Error> {
         Err(Error::NotDirectory)
+    }
+
+    /// The same children as an open directory gives them out. Better than a list of all
+    /// of them where they are many.
+    ///
+    /// # Errors
+    /// As [`Node::list`].
+    fn listing(&self) -> Result<Arc<dyn Listing>, Error> {
+        Ok(Arc::new(self.list()?))
+    }
+
+    /// How the kernel may cache the names of a directory: for ever, if they hang on a
+    /// digest. Then what is wrong with it is said when it is opened.
+    fn list_caching(&self) -> Caching {
+        Caching::Direct
     }
 
     /// The target of a symbolic link.
@@ -155,12 +169,12 @@ pub enum Stretch {
     Hole,
 }
 
-/// How the kernel may cache the bytes of an open file.
+/// How the kernel may cache the bytes of an open file, or the names of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caching {
     /// For ever: the content hangs on a digest.
     Keep,
-    /// Not at all: the content is made at `open` and may have another size each time.
+    /// Not at all: the content is made at `open` and may be another each time.
     Direct,
 }
 

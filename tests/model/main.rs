@@ -223,14 +223,15 @@ impl Harness {
 
     /// The top of the tree lists the first levels of all names, and nothing else.
     fn list(&mut self) {
-        let handle = self.vfs.open_dir(Ino::ROOT).unwrap();
-        let children = self.vfs.children(handle, true).unwrap();
+        let (handle, _) = self.vfs.open_dir(Ino::ROOT).unwrap();
+        let listing = self.vfs.listing(handle, true).unwrap();
+        let children: Vec<_> = (0..).map_while(|at| listing.child(at)).collect();
         let mut found: Vec<String> = children
             .iter()
             .map(|child| String::from_utf8_lossy(&child.name).into_owned())
             .collect();
-        for child in children.iter() {
-            let listed = self.vfs.listed(child).ino;
+        for child in &children {
+            let listed = self.vfs.ino_of(child);
             let entry = self.vfs.entry_of(child).unwrap();
             assert_eq!(listed, entry.ino, "a listing and a lookup agree");
             self.vfs.forget(entry.ino, 1);

@@ -1,0 +1,168 @@
+//! Answers that take more than a line: each asks the file system and replies.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use fuser::{
+    Errno, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEntry, ReplyOpen,
+};
+
+use super::convert::{GENERATION, errno, file_attr, file_type};
+use super::passthrough::{Mode, Passthrough};
+use crate::vfs::{Attr, Caching, Child, Error, Handle, Ino, Listing, Patience, Vfs};
+
+/// The names that are in every directory, before its children: they have the offsets 0
+/// and 1, so that those which follow them are 1 and 2.
+const DOTS: [&str; 2] = [".", ".."];
+
+/// Logs a refused request and gives its errno.
+pub(super) fn refuse(request: &str, ino: Ino, error: &Error) -> Errno {
+    // What is wrong with content is logged once, where it is found.
+    let level = match error.fault() {
+        Some(_) => log::Level::Debug,
+        None => error.level(),
+    };
+    log::log!(level, "{request} of inode {}: {error}", ino.0);
+    errno(error)
+}
+
+pub(super) fn lookup(vfs: &Vfs, parent: Ino, name: &[u8], reply: ReplyEntry) {
+    match vfs.lookup(parent, name) {
+        Ok(entry) => reply.entry_with_ttls(
+            &entry.attr.lifetime.duration(),
+            &entry.name_lifetime.duration(),
+            &file_attr(entry.ino, &entry.attr),
+            GENERATION,
+        ),
+        Err(error) => reply.error(refuse("lookup", parent, &error)),
+    }
+}
+
+pub(super) fn attr(ino: Ino, attr: Result<Attr, Error>, reply: ReplyAttr) {
+    match attr {
+        Ok(attr) => reply.attr(&attr.lifetime.duration(), &file_attr(ino, &attr)),
+        Err(error) => reply.error(refuse("getattr", ino, &error)),
+    }
+}
+
+pub(super) fn open(vfs: &Vfs, passthrough: &Passthrough, ino: Ino, reply: ReplyOpen) {
+    let (handle, file) = match vfs.open(ino) {
+        Ok(opened) => opened,
+        Err(error) => return reply.error(refuse("open", ino, &error)),
+    };
+    // Nothing is written, so there is nothing to flush when a descriptor is closed.
+    let flags = FopenFlags::FOPEN_NOFLUSH;
+    match file.caching() {
+        Caching::Direct => {
+            reply.opened(FileHandle(handle.0), flags | FopenFlags::FOPEN_DIRECT_IO);
+        }
+        Caching::Keep => match passthrough.open(ino, file.backing(), &reply) {
+            Mode::Passthrough(backing) => {
+                reply.opened_passthrough(FileHandle(handle.0), flags, &backing);
+            }
+            Mode::Cached => {
+                reply.opened(FileHandle(handle.0), flags | FopenFlags::FOPEN_KEEP_CACHE);
+            }
+            Mode::Refused => {
+                vfs.release(handle);
+                reply.error(refuse("open", ino, &Error::held_elsewhere()));
+            }
+        },
+    }
+}
+
+pub(super) fn open_dir(vfs: &Vfs, ino: Ino, reply: ReplyOpen) {
+    match vfs.open_dir(ino) {
+        Ok((handle, caching)) => {
+            let flags = match caching {
+                // Names that were read once are read from the page cache from then on,
+                // until the kernel needs the memory.
+                Caching::Keep => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+                Caching::Direct => FopenFlags::empty(),
+            };
+            reply.opened(FileHandle(handle.0), flags);
+        }
+        Err(error) => reply.error(refuse("opendir", ino, &error)),
+    }
+}
+
+pub(super) fn read_dir(
+    vfs: &Vfs,
+    ino: Ino,
+    handle: Handle,
+    offset: u64,
+    mut reply: ReplyDirectory,
+) {
+    let listing = match vfs.listing(handle, offset == 0) {
+        Ok(listing) => listing,
+        Err(error) => return reply.error(refuse("readdir", ino, &error)),
+    };
+    let directory = fuser::FileType::Directory;
+    for (next, name) in dots_from(offset) {
+        if reply.add(INodeNo(ino.0), next, directory, OsStr::new(name)) {
+            return reply.ok();
+        }
+    }
+    for (next, child) in children_from(offset, &*listing) {
+        let (child_ino, kind) = (INodeNo(vfs.ino_of(&child).0), file_type(child.node.kind()));
+        if reply.add(child_ino, next, kind, OsStr::from_bytes(&child.name)) {
+            break;
+        }
+    }
+    reply.ok();
+}
+
+pub(super) fn read_dir_plus(
+    vfs: &Vfs,
+    ino: Ino,
+    handle: Handle,
+    offset: u64,
+    mut reply: ReplyDirectoryPlus,
+) {
+    let listing = vfs.listing(handle, offset == 0);
+    let own = listing.and_then(|listing| Ok((listing, vfs.attr(ino, Patience::Never)?)));
+    let (listing, own) = match own {
+        Ok(own) => own,
+        Err(error) => return reply.error(refuse("readdirplus", ino, &error)),
+    };
+    let own = file_attr(ino, &own);
+    for (next, name) in dots_from(offset) {
+        // The kernel takes no reference for these two.
+        let (number, name) = (INodeNo(ino.0), OsStr::new(name));
+        if reply.add(number, next, name, &Duration::ZERO, &own, GENERATION) {
+            return reply.ok();
+        }
+    }
+    for (next, child) in children_from(offset, &*listing) {
+        let Ok(entry) = vfs.entry_of(&child) else {
+            continue;
+        };
+        let attr_lifetime = entry.attr.lifetime.duration();
+        let lifetime = attr_lifetime.min(entry.name_lifetime.duration());
+        let attr = file_attr(entry.ino, &entry.attr);
+        let (number, name) = (INodeNo(entry.ino.0), OsStr::from_bytes(&child.name));
+        if reply.add(number, next, name, &lifetime, &attr, GENERATION) {
+            // It did not fit, so the kernel does not hold the reference.
+            vfs.forget(entry.ino, 1);
+            break;
+        }
+    }
+    reply.ok();
+}
+
+/// Those of [`DOTS`] from a directory offset on, each with the offset that follows it.
+fn dots_from(offset: u64) -> impl Iterator<Item = (u64, &'static str)> {
+    let all = (1..).zip(DOTS);
+    all.skip_while(move |(next, _)| *next <= offset)
+}
+
+/// The children from a directory offset on, each with the offset that follows it.
+fn children_from(offset: u64, listing: &dyn Listing) -> impl Iterator<Item = (u64, Child)> {
+    let dots = DOTS.len() as u64;
+    (offset.max(dots)..).map_while(move |offset| {
+        let at = usize::try_from(offset - dots).ok()?;
+        Some((offset + 1, listing.child(at)?))
+    })
+}
