@@ -61,18 +61,29 @@ thread_local! {
     static READ_BUF: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Who may read what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Permissions {
+    /// Whoever may use the mount may read everything in it.
+    OfTheMount,
+    /// What modes and access control lists say; the kernel looks at them.
+    OfTheFiles,
+}
+
 /// A [`Vfs`] as `fuser` wants it.
 #[derive(Debug)]
 pub(crate) struct FuseAdapter {
     vfs: Arc<Vfs>,
     passthrough: Arc<Passthrough>,
     waiting: Arc<Waiting>,
+    permissions: Permissions,
 }
 
 impl FuseAdapter {
-    fn new(vfs: Arc<Vfs>) -> Self {
+    fn new(vfs: Arc<Vfs>, permissions: Permissions) -> Self {
         Self {
             vfs,
+            permissions,
             passthrough: Arc::default(),
             waiting: Arc::default(),
         }
@@ -106,6 +117,13 @@ impl Filesystem for FuseAdapter {
             if config.add_capabilities(flag).is_err() {
                 log::debug!("the kernel has no {flag:?}");
             }
+        }
+        // With this flag the kernel obeys access control lists, and therefore modes. That
+        // lists can be read as attributes does not hang on it.
+        if self.permissions == Permissions::OfTheFiles
+            && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_err()
+        {
+            log::warn!("the kernel has no access control lists for FUSE: modes alone count");
         }
         let offered = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
         // 1 lets the layout be on a plain file system and overlayfs sit on the mount.

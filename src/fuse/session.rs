@@ -17,7 +17,7 @@ use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::mount::UnmountFlags;
 
-use super::FuseAdapter;
+use super::{FuseAdapter, Permissions};
 use crate::vfs::{Notice, Vfs};
 
 /// How `df` and `mount` call the kind of file system.
@@ -107,7 +107,7 @@ impl MountOptions {
         } else {
             SessionACL::Owner
         };
-        if self.allow_other {
+        if self.permissions() == Permissions::OfTheFiles {
             config.mount_options.push(MountOption::DefaultPermissions);
         }
         config.n_threads = Some(match self.threads {
@@ -122,12 +122,22 @@ impl MountOptions {
         config.clone_fd = true;
         config
     }
+
+    fn permissions(&self) -> Permissions {
+        let asked = |flag: &String| flag == "default_permissions";
+        if self.allow_other || self.flags.iter().any(asked) {
+            Permissions::OfTheFiles
+        } else {
+            Permissions::OfTheMount
+        }
+    }
 }
 
 /// One word after `-o`; those that are always so are left out.
 fn option(word: &str) -> Option<MountOption> {
     Some(match word {
-        "ro" | "nosuid" | "nodev" | "" => return None,
+        // The last one is asked for by `permissions`.
+        "ro" | "nosuid" | "nodev" | "" | "default_permissions" => return None,
         "suid" => MountOption::Suid,
         "dev" => MountOption::Dev,
         "exec" => MountOption::Exec,
@@ -137,7 +147,6 @@ fn option(word: &str) -> Option<MountOption> {
         "sync" => MountOption::Sync,
         "async" => MountOption::Async,
         "dirsync" => MountOption::DirSync,
-        "default_permissions" => MountOption::DefaultPermissions,
         other => MountOption::CUSTOM(other.to_owned()),
     })
 }
@@ -181,7 +190,8 @@ impl Mount {
     ) -> Result<Self, MountError> {
         check_device()?;
         let config = options.config();
-        let session = Session::new(FuseAdapter::new(vfs), mountpoint, &config)
+        let adapter = FuseAdapter::new(vfs, options.permissions());
+        let session = Session::new(adapter, mountpoint, &config)
             .map_err(|error| mount_error(mountpoint, error))?;
         let notifier = Notifier(session.notifier());
         let (sender, ended) = std::sync::mpsc::channel();
