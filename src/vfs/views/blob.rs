@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::Views;
 use super::documents::open_sized;
 use super::faults::{claim, subject};
-use super::xattr::Xattrs;
+use super::xattr::{self, Xattrs};
 use crate::oci::limits::MAX_DOCUMENT_SIZE;
 use crate::oci::{Descriptor, Digest};
 use crate::store::progress::Unwatched;
@@ -113,7 +113,7 @@ impl Node for DescribedBlob {
     }
 
     fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
-        self.xattrs().get(name)
+        xattr::find(name, || self.xattrs())
     }
 }
 
@@ -192,7 +192,7 @@ impl Node for StoredBlob {
     }
 
     fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
-        self.xattrs().get(name)
+        xattr::find(name, || self.xattrs())
     }
 }
 

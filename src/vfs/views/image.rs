@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::blob::DescribedBlob;
 use super::faults::{claim, subject};
 use super::place::Place;
-use super::xattr::Xattrs;
+use super::xattr::{self, Xattrs};
 use super::{Views, layers, platforms};
 use crate::oci::limits::Limit;
 use crate::oci::{Descriptor, Document, DocumentType, ImageManifest, MediaType};
@@ -84,7 +84,7 @@ impl Node for ImageDir {
     }
 
     fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
-        self.xattrs().get(name)
+        xattr::find(name, || self.xattrs())
     }
 }
 

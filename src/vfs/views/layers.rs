@@ -13,7 +13,7 @@ use super::directory::{Directory, Link};
 use super::documents::open_sized;
 use super::faults::{claim, subject};
 use super::place::Place;
-use super::xattr::Xattrs;
+use super::xattr::{self, Xattrs};
 use super::{Views, mtime};
 use crate::layer::Layer;
 use crate::oci::LayerCompression;
@@ -361,7 +361,7 @@ impl Node for LayerTar {
     }
 
     fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
-        self.xattrs().get(name)
+        xattr::find(name, || self.xattrs())
     }
 }
 

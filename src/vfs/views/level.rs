@@ -10,7 +10,7 @@ use super::directory::{Directory, Link};
 use super::faults::{claim, subject};
 use super::place::Place;
 use super::refs::{Here, Level, Target};
-use super::xattr::Xattrs;
+use super::xattr::{self, Xattrs};
 use super::{Patience, Views, control, image, platforms};
 use crate::oci::Descriptor;
 use crate::oci::index::Entry;
@@ -202,7 +202,7 @@ impl Node for LevelDir {
     }
 
     fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
-        self.xattrs().get(name)
+        xattr::find(name, || self.xattrs())
     }
 }
 
