@@ -32,6 +32,7 @@ mod need;
 mod random;
 mod real_image;
 mod tool;
+mod tree;
 mod verify;
 
 pub use layer::{Compression, compress, tar_of};
@@ -41,4 +42,5 @@ pub use need::{Need, has, skip};
 pub use random::Random;
 pub use real_image::{Flavour, RealImage, real_image};
 pub use tool::{run, run_ok, sha256_of_file};
+pub use tree::{Record, TestTree};
 pub use verify::{findings, verify_layout};

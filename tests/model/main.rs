@@ -10,6 +10,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod tree;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

@@ -16,6 +16,7 @@ mod odd_names;
 mod patience;
 mod sample;
 mod tools;
+mod trees;
 mod users;
 mod waits;
 mod ward;
