@@ -91,10 +91,15 @@ impl FuseAdapter {
 
     /// Runs `answer`, which asks for attributes or content of `ino`, where it may wait.
     fn answer(&self, ino: Ino, answer: impl FnOnce(&Vfs, &Passthrough) + Send + 'static) {
-        if self.vfs.would_wait(ino) {
+        if self.holds(|vfs| vfs.would_wait(ino)) {
             return self.wait(ino, answer);
         }
         guard(|| answer(&self.vfs, &self.passthrough));
+    }
+
+    /// Whether that is so. If the question panics, the answer is left to find out.
+    fn holds(&self, question: impl FnOnce(&Vfs) -> bool) -> bool {
+        catch_unwind(AssertUnwindSafe(|| question(&self.vfs))).unwrap_or(false)
     }
 
     /// Runs `answer`, which waits for `ino`, on another thread.
@@ -140,7 +145,7 @@ impl Filesystem for FuseAdapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (parent, name) = (Ino(parent.0), name.as_bytes());
-        if self.vfs.would_wait_inside(parent) {
+        if self.holds(|vfs| vfs.would_wait_inside(parent)) {
             let name = name.to_vec();
             return self.wait(parent, move |vfs, _| {
                 replies::lookup(vfs, parent, &name, reply);
@@ -156,7 +161,7 @@ impl Filesystem for FuseAdapter {
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let ino = Ino(ino.0);
         // Who wants no size need not wait for it.
-        if self.vfs.would_wait(ino) && caller::needs_no_size(req.pid()) {
+        if self.holds(|vfs| vfs.would_wait(ino)) && caller::needs_no_size(req.pid()) {
             return guard(|| replies::attr(ino, self.vfs.attr(ino, Patience::Never), reply));
         }
         self.answer(ino, move |vfs, _| {
@@ -245,7 +250,7 @@ impl Filesystem for FuseAdapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let ino = Ino(ino.0);
-        if self.vfs.would_wait_inside(ino) {
+        if self.holds(|vfs| vfs.would_wait_inside(ino)) {
             return self.wait(ino, move |vfs, _| replies::open_dir(vfs, ino, reply));
         }
         guard(|| replies::open_dir(&self.vfs, ino, reply));
