@@ -139,6 +139,14 @@ impl Layers {
         Ok(Arc::new(Layer::new(toc, blob, spans)))
     }
 
+    /// Has the first pass over a layer made soon, if it is not known; does not wait.
+    pub fn request(&self, blob: &Arc<Blob>) {
+        let is_known = self.shared.find_for(blob).is_some() || self.failure(blob).is_some();
+        if !is_known {
+            self.queue.request(blob);
+        }
+    }
+
     /// A layer's own tree. Where it is not in memory, it is read from the cache directory,
     /// or else the layer gets another pass.
     ///

@@ -20,6 +20,7 @@
 mod error;
 mod layers;
 mod queue;
+mod read;
 pub mod toc;
 pub mod tree;
 
@@ -29,6 +30,7 @@ use std::sync::Arc;
 pub use error::{Error, ErrorClass};
 pub use layers::{Layers, LayersOptions, Limits};
 pub use queue::{PassState, PassStatus};
+pub use read::LayerFile;
 pub use toc::Toc;
 pub use tree::Tree;
 

@@ -150,6 +150,12 @@ impl Queue {
         }
     }
 
+    /// Has the work for `blob` done, and does not wait for it.
+    pub(super) fn request(self: &Arc<Self>, blob: &Arc<Blob>) {
+        // After the end of everything there is nothing to do.
+        let _ = self.enqueue(blob);
+    }
+
     /// What is under way, running first.
     pub(super) fn status(&self) -> Vec<PassStatus> {
         let state = self.state.lock();

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::store::{layout, verify};
-use crate::{layer, oci, stream};
+use crate::{layer, oci, rootfs, stream};
 
 /// Why a request at the mount was refused.
 ///
@@ -289,6 +289,18 @@ impl From<stream::Error> for Error {
 impl From<layer::Error> for Error {
     fn from(error: layer::Error) -> Self {
         of_class(error.class(), error.code(), chain(&error))
+    }
+}
+
+impl From<rootfs::Error> for Error {
+    fn from(error: rootfs::Error) -> Self {
+        let (code, text) = (error.code(), chain(&error));
+        match error {
+            rootfs::Error::Whiteout { .. } | rootfs::Error::SymlinkLoop { .. } => {
+                Self::malformed(code, text)
+            }
+            rootfs::Error::Limit { .. } => Self::limit(code, text),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! manifest.json  config.json  layers/          a manifest
+//! rootfs/                                      if it is an image's
 //! index.json  platforms/  + the above          an image index; the default platform's
 //! manifest.json or index.json, nothing else    what cannot be read
 //! ```
@@ -10,10 +11,12 @@ use std::sync::Arc;
 
 use super::blob::DescribedBlob;
 use super::faults::{claim, subject};
+use super::files::FilesDir;
 use super::place::Place;
 use super::xattr::{self, Xattrs};
 use super::{Views, layers, platforms};
 use crate::oci::limits::Limit;
+use crate::oci::media_type::Kind;
 use crate::oci::{Descriptor, Document, DocumentType, ImageManifest, MediaType};
 use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
 use crate::vfs::error::Error;
@@ -145,14 +148,22 @@ pub(super) fn manifest_children(
 ) -> Vec<Child> {
     let created = manifest_created(views, manifest);
     let config = DescribedBlob::new(views, &manifest.config, created);
-    vec![
+    let mut children = vec![
         document_file(views, descriptor, created),
         Child {
             name: b"config.json".to_vec(),
             node: Arc::new(config),
         },
         layers::directory(views, place, descriptor, created),
-    ]
+    ];
+    if manifest.config.media_type.kind() == Kind::Config {
+        let place = place.below(b"rootfs");
+        children.push(Child {
+            name: b"rootfs".to_vec(),
+            node: Arc::new(FilesDir::rootfs(views, place, descriptor, created)),
+        });
+    }
+    children
 }
 
 /// When the image was made, as far as its config can be read.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! refs ──► level ──► image ──┬─► platforms ──► image …
-//!   │                        ├─► layers ──► (layer room)
+//!   │                        ├─► layers ──► tar, link, files
+//!   │                        ├─► files ──► tree          rootfs, a layer's own tree
 //!   │                        └─► blob
 //!   └────► control (.ocifs)
 //! ```
@@ -16,6 +17,7 @@ mod control;
 mod directory;
 mod documents;
 mod faults;
+mod files;
 mod image;
 mod layers;
 mod level;
@@ -24,6 +26,8 @@ mod place;
 mod platforms;
 mod reachable;
 pub mod refs;
+mod source;
+mod tree;
 mod xattr;
 
 use std::collections::{HashMap, HashSet};
@@ -39,6 +43,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::documents::Documents;
 use self::faults::Faults;
+use self::files::FilesCache;
 use self::level::LevelDir;
 use self::reachable::Reachable;
 use self::refs::Snapshot;
@@ -88,6 +93,7 @@ pub struct Views {
     verdicts: Arc<Verdicts>,
     documents: Documents,
     faults: Faults,
+    files: FilesCache,
     snapshot: RwLock<Arc<Snapshot>>,
     reachable: Reachable,
     /// When images were made, by the digest of their manifest or index: asked for again
@@ -122,6 +128,7 @@ impl Views {
             layers,
             verdicts,
             faults: Faults::default(),
+            files: FilesCache::default(),
             snapshot: RwLock::new(Arc::new(Snapshot::new(Arc::new(view), None))),
             reachable: Reachable::default(),
             created: Mutex::new(LruCache::new(CREATED)),
@@ -217,6 +224,16 @@ impl Views {
     /// Whether nothing was said about this blob's media type yet.
     fn first_warning(&self, digest: &Digest) -> bool {
         self.warned.lock().insert(digest.clone())
+    }
+
+    /// The owner and group to show for those of a tar.
+    fn shown_owner(&self, uid: u32, gid: u32) -> (u32, u32) {
+        let ViewsOptions {
+            uid: user,
+            gid: group,
+            ..
+        } = &self.options;
+        (user.unwrap_or(uid), group.unwrap_or(gid))
     }
 
     fn file_attr(&self, size: u64, mtime: Option<Time>, lifetime: Lifetime) -> Attr {

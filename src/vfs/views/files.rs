@@ -1,0 +1,388 @@
+//! Directories whose content is a file tree: `rootfs`, and each layer's own.
+//!
+//! ```text
+//! FilesDir ── load ──> Files ── tree ──> nodes (see `tree`)
+//!  by place            by content: the layers, opened, and what they make together
+//! ```
+//!
+//! What is in such a directory is known only after a first pass over its layers: looking
+//! anything up in it, and opening it, wait for that. The directory itself can always be
+//! looked at.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+
+use super::Views;
+use super::faults::subject;
+use super::place::Place;
+use super::source::LayerSource;
+use super::tree::{FileTree, TreeNode};
+use super::xattr::{self, Xattrs};
+use crate::layer::Layer;
+use crate::oci::media_type::Kind;
+use crate::oci::{Descriptor, Digest};
+use crate::rootfs::{self, NodeId, Rootfs};
+use crate::store::Identity;
+use crate::stream::Budget;
+use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
+use crate::vfs::error::Error;
+use crate::vfs::node::{Caching, Child, Listing, Node, NodeKey, Patience};
+
+/// How many bytes of memory the trees take that nobody uses just now.
+const KEPT: u64 = 32 << 20;
+
+/// Which layers a directory shows.
+#[derive(Debug, Clone)]
+enum What {
+    /// All layers of the manifest that this names, merged.
+    Rootfs(Descriptor),
+    /// One layer as it is.
+    Layer(LayerSource),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct FilesDir {
+    views: Arc<Views>,
+    place: Place,
+    what: What,
+    created: Option<Time>,
+    name_lifetime: Lifetime,
+    tree: OnceLock<Arc<FileTree>>,
+}
+
+impl FilesDir {
+    /// The directory `rootfs` of the image whose manifest `descriptor` names.
+    #[must_use]
+    pub(super) fn rootfs(
+        views: &Arc<Views>,
+        place: Place,
+        descriptor: &Descriptor,
+        created: Option<Time>,
+    ) -> Self {
+        Self::new(views, place, What::Rootfs(descriptor.clone()), created)
+    }
+
+    /// The directory of one layer.
+    #[must_use]
+    pub(super) fn of_layer(place: Place, source: LayerSource, created: Option<Time>) -> Self {
+        let views = source.views().clone();
+        Self::new(&views, place, What::Layer(source), created)
+    }
+
+    fn new(views: &Arc<Views>, place: Place, what: What, created: Option<Time>) -> Self {
+        Self {
+            views: views.clone(),
+            place,
+            what,
+            created,
+            name_lifetime: Lifetime::Forever,
+            tree: OnceLock::new(),
+        }
+    }
+
+    /// As one whose name may be believed for so long.
+    #[must_use]
+    pub(super) fn with_name_lifetime(self, name_lifetime: Lifetime) -> Self {
+        Self {
+            name_lifetime,
+            ..self
+        }
+    }
+
+    /// What the content hangs on.
+    fn shows(&self) -> String {
+        match &self.what {
+            What::Rootfs(descriptor) => subject(descriptor),
+            What::Layer(source) => source.shows(),
+        }
+    }
+
+    /// What faults are noted under.
+    fn subject(&self) -> String {
+        match &self.what {
+            What::Rootfs(descriptor) => format!("rootfs of {}", subject(descriptor)),
+            What::Layer(source) => source.subject(),
+        }
+    }
+
+    /// The root of the tree; waits until all layers are known.
+    fn root(&self) -> Result<TreeNode, Error> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(TreeNode::root(tree));
+        }
+        let loaded = self.views.files.get(&self.shows(), || self.load());
+        let files = self.views.faults().judge(&self.subject(), loaded)?;
+        let shows = format!("files {}", self.shows());
+        let tree = FileTree::new(&self.views, files, self.place.key(&shows), self.created);
+        Ok(TreeNode::root(self.tree.get_or_init(|| Arc::new(tree))))
+    }
+
+    fn load(&self) -> Result<Files, Error> {
+        match &self.what {
+            What::Rootfs(descriptor) => Files::rootfs(&self.views, descriptor),
+            What::Layer(source) => Files::of_layer(source),
+        }
+    }
+
+    fn xattrs(&self) -> Xattrs {
+        let fault = self.views.faults().find(&self.subject());
+        Xattrs::default().with_fault(fault.as_ref())
+    }
+}
+
+impl Node for FilesDir {
+    fn key(&self) -> NodeKey {
+        self.place.key(&self.shows())
+    }
+
+    fn kind(&self) -> FileKind {
+        FileKind::Directory
+    }
+
+    /// Spec: image-spec layer.md says nothing of the root's attributes, and the layer that
+    /// has them may not be known yet.
+    fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
+        let attr = self.views.directory_attr(self.created, Lifetime::Forever);
+        let (uid, gid) = self.views.shown_owner(0, 0);
+        Ok(Attr {
+            mode: 0o755,
+            uid,
+            gid,
+            ..attr
+        })
+    }
+
+    fn would_wait_inside(&self) -> bool {
+        // Loading a large tree from the cache directory and merging takes its time too.
+        self.tree.get().is_none()
+    }
+
+    fn name_lifetime(&self) -> Lifetime {
+        self.name_lifetime
+    }
+
+    fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
+        self.root()?.find(name)
+    }
+
+    fn list(&self) -> Result<Vec<Child>, Error> {
+        self.root()?.list()
+    }
+
+    fn listing(&self) -> Result<Arc<dyn Listing>, Error> {
+        self.root()?.listing()
+    }
+
+    fn list_caching(&self) -> Caching {
+        Caching::Keep
+    }
+
+    fn xattr_names(&self) -> Vec<Vec<u8>> {
+        self.xattrs().names()
+    }
+
+    fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
+        xattr::find(name, || self.xattrs())
+    }
+}
+
+/// A file tree and the layers that its bytes come from.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) rootfs: Rootfs,
+    layers: Vec<OpenedLayer>,
+    /// What the inode numbers of regular files hang on.
+    pub(super) content: NodeKey,
+    /// Whether all layers of an image are merged in it.
+    pub(super) is_rootfs: bool,
+    weight: u64,
+}
+
+/// A layer of a tree.
+#[derive(Debug)]
+pub(super) struct OpenedLayer {
+    source: LayerSource,
+    /// The build step that made it.
+    pub(super) created_by: Option<String>,
+    layer: Mutex<Arc<Layer>>,
+}
+
+impl OpenedLayer {
+    /// The digest of its blob.
+    pub(super) fn digest(&self) -> &Digest {
+        &self.source.descriptor().digest
+    }
+
+    /// What faults of it are noted under.
+    pub(super) fn subject(&self) -> String {
+        self.source.subject()
+    }
+
+    /// Whether the file of its blob is another now than the one that is open.
+    pub(super) fn has_moved(&self) -> bool {
+        let stat = self.source.views().layout().stat_blob(self.digest());
+        let present = stat.ok().map(|stat| Identity::from(&stat));
+        present.as_ref() != Some(self.layer.lock().blob().identity())
+    }
+
+    /// The layer, as the layout has it now.
+    ///
+    /// # Errors
+    /// What is wrong with it now.
+    pub(super) fn layer(&self) -> Result<Arc<Layer>, Error> {
+        if self.has_moved() {
+            let layer = self.source.layer()?;
+            *self.layer.lock() = layer;
+        }
+        Ok(self.layer.lock().clone())
+    }
+}
+
+impl Files {
+    /// All layers of the image whose manifest `descriptor` names, merged.
+    fn rootfs(views: &Arc<Views>, descriptor: &Descriptor) -> Result<Self, Error> {
+        let sources = sources(views, descriptor)?;
+        // All are asked for before the first is waited for, so that two are read at once.
+        for (source, _) in &sources {
+            source.request();
+        }
+        let mut trees = Vec::with_capacity(sources.len());
+        let mut layers = Vec::with_capacity(sources.len());
+        let mut nodes = 0;
+        for (source, created_by) in sources {
+            let layer = views.faults().judge(&source.subject(), source.layer())?;
+            let tree = views.layers().tree(&layer)?;
+            nodes += tree.len() as u64;
+            rootfs::check_size(nodes)?;
+            trees.push(tree);
+            layers.push(OpenedLayer {
+                source,
+                created_by,
+                layer: Mutex::new(layer),
+            });
+        }
+        let trees_weight: u64 = trees.iter().map(|tree| tree.weight()).sum();
+        let rootfs = Rootfs::new(trees)?;
+        Ok(Self {
+            weight: rootfs.weight() + trees_weight,
+            rootfs,
+            layers,
+            content: NodeKey::content("rootfs", subject(descriptor)),
+            is_rootfs: true,
+        })
+    }
+
+    fn of_layer(source: &LayerSource) -> Result<Self, Error> {
+        let layer = source.layer()?;
+        let tree = source.views().layers().tree(&layer)?;
+        let weight = tree.weight();
+        let rootfs = Rootfs::of_layer(tree);
+        let opened = OpenedLayer {
+            source: source.clone(),
+            created_by: None,
+            layer: Mutex::new(layer),
+        };
+        Ok(Self {
+            weight: rootfs.weight() + weight,
+            rootfs,
+            layers: vec![opened],
+            content: NodeKey::content("layer-tree", source.shows()),
+            is_rootfs: false,
+        })
+    }
+
+    /// The layer that a node comes from.
+    pub(super) fn layer_of(&self, id: NodeId) -> &OpenedLayer {
+        &self.layers[self.rootfs.layer(id)]
+    }
+}
+
+/// The layers of an image, each with the build step that made it.
+fn sources(
+    views: &Arc<Views>,
+    descriptor: &Descriptor,
+) -> Result<Vec<(LayerSource, Option<String>)>, Error> {
+    let malformed = |text: String| Error::malformed("CONFIG_DIFF_IDS", text);
+    let document = views.documents().document(descriptor)?;
+    let Some(manifest) = document.as_ref().and_then(|document| document.manifest()) else {
+        return Ok(Vec::new());
+    };
+    let Some(config) = views.documents().config(&manifest.config)? else {
+        return Ok(Vec::new());
+    };
+    let diff_ids = config.diff_ids().map_err(Clone::clone)?;
+    let count = manifest.layers.len();
+    if diff_ids.len() != count {
+        let found = diff_ids.len();
+        let text = format!("the config has {found} DiffIDs, the manifest {count} layers");
+        return Err(malformed(text));
+    }
+    let layers = manifest.layers.iter().zip(diff_ids).enumerate();
+    let source = |(at, (layer, diff_id)): (usize, (&Descriptor, _))| {
+        let kind = layer.media_type.kind();
+        if !matches!(kind, Kind::Layer { .. } | Kind::Encrypted) {
+            let text = format!("layer {at} is no file tree but {}", layer.media_type);
+            return Err(Error::unsupported("LAYER_MEDIA_TYPE", text));
+        }
+        let diff_id: &crate::oci::DiffId = diff_id;
+        let step = config.step_of_layer(at, count);
+        let created_by = step.and_then(|step| step.created_by.clone());
+        Ok((
+            LayerSource::new(views, layer, Some(diff_id.clone())),
+            created_by,
+        ))
+    };
+    layers.map(source).collect()
+}
+
+/// The trees in use, and those that were used last.
+#[derive(Debug)]
+pub(super) struct FilesCache(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    kept: Budget<String, Arc<Files>>,
+    in_use: HashMap<String, Weak<Files>>,
+}
+
+impl Default for FilesCache {
+    fn default() -> Self {
+        Self(Mutex::new(Known {
+            kept: Budget::new(KEPT),
+            in_use: HashMap::new(),
+        }))
+    }
+}
+
+impl FilesCache {
+    /// The tree of `shows`, loaded if it is not known.
+    fn get(
+        &self,
+        shows: &str,
+        load: impl FnOnce() -> Result<Files, Error>,
+    ) -> Result<Arc<Files>, Error> {
+        if let Some(files) = self.find(shows) {
+            return Ok(files);
+        }
+        // Nobody else waits while it is loaded; if somebody loads the same, the later one
+        // stays.
+        let files = Arc::new(load()?);
+        let mut known = self.0.lock();
+        known.in_use.retain(|_, files| files.strong_count() > 0);
+        known
+            .in_use
+            .insert(shows.to_owned(), Arc::downgrade(&files));
+        let weight = files.weight.min(KEPT);
+        known.kept.insert(shows.to_owned(), files.clone(), weight);
+        Ok(files)
+    }
+
+    fn find(&self, shows: &str) -> Option<Arc<Files>> {
+        let mut known = self.0.lock();
+        let kept = known.kept.get(&shows.to_owned()).cloned();
+        kept.or_else(|| known.in_use.get(shows)?.upgrade())
+    }
+}
