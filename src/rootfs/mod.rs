@@ -165,6 +165,13 @@ impl Rootfs {
         names.iter().map(|name| (self.text(name), name.node))
     }
 
+    /// The name at a position of that list, counted from 0.
+    #[must_use]
+    pub fn name_at(&self, directory: NodeId, at: usize) -> Option<(&[u8], NodeId)> {
+        let name = self.names[self.names_of(directory)].get(at)?;
+        Some((self.text(name), name.node))
+    }
+
     /// What `name` in `directory` is.
     #[must_use]
     pub fn find(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {

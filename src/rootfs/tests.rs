@@ -56,8 +56,9 @@ fn show(rootfs: &Rootfs) -> Vec<String> {
     let mut lines = Vec::new();
     let mut todo = vec![(String::new(), NodeId::ROOT)];
     while let Some((path, directory)) = todo.pop() {
-        for (name, id) in rootfs.list(directory) {
+        for (at, (name, id)) in rootfs.list(directory).enumerate() {
             assert_eq!(rootfs.find(directory, name), Some(id));
+            assert_eq!(rootfs.name_at(directory, at), Some((name, id)));
             let path = format!("{path}{}", String::from_utf8_lossy(name));
             let node = rootfs.node(id);
             let text = |bytes: &[u8]| format!(">{}", String::from_utf8_lossy(bytes));

@@ -305,7 +305,6 @@ fn sources(
     views: &Arc<Views>,
     descriptor: &Descriptor,
 ) -> Result<Vec<(LayerSource, Option<String>)>, Error> {
-    let malformed = |text: String| Error::malformed("CONFIG_DIFF_IDS", text);
     let document = views.documents().document(descriptor)?;
     let Some(manifest) = document.as_ref().and_then(|document| document.manifest()) else {
         return Ok(Vec::new());
@@ -318,24 +317,23 @@ fn sources(
     if diff_ids.len() != count {
         let found = diff_ids.len();
         let text = format!("the config has {found} DiffIDs, the manifest {count} layers");
-        return Err(malformed(text));
+        return Err(Error::malformed("CONFIG_DIFF_IDS", text));
     }
-    let layers = manifest.layers.iter().zip(diff_ids).enumerate();
-    let source = |(at, (layer, diff_id)): (usize, (&Descriptor, _))| {
-        let kind = layer.media_type.kind();
-        if !matches!(kind, Kind::Layer { .. } | Kind::Encrypted) {
+    let mut sources = Vec::with_capacity(count);
+    for (at, (layer, diff_id)) in manifest.layers.iter().zip(diff_ids).enumerate() {
+        if !matches!(
+            layer.media_type.kind(),
+            Kind::Layer { .. } | Kind::Encrypted
+        ) {
             let text = format!("layer {at} is no file tree but {}", layer.media_type);
             return Err(Error::unsupported("LAYER_MEDIA_TYPE", text));
         }
-        let diff_id: &crate::oci::DiffId = diff_id;
         let step = config.step_of_layer(at, count);
         let created_by = step.and_then(|step| step.created_by.clone());
-        Ok((
-            LayerSource::new(views, layer, Some(diff_id.clone())),
-            created_by,
-        ))
-    };
-    layers.map(source).collect()
+        let source = LayerSource::new(views, layer, Some(diff_id.clone()));
+        sources.push((source, created_by));
+    }
+    Ok(sources)
 }
 
 /// The trees in use, and those that were used last.

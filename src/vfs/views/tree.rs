@@ -249,7 +249,7 @@ struct Names(TreeNode);
 
 impl Listing for Names {
     fn child(&self, at: usize) -> Option<Child> {
-        let (name, id) = self.0.files().rootfs.list(self.0.id).nth(at)?;
+        let (name, id) = self.0.files().rootfs.name_at(self.0.id, at)?;
         Some(Child {
             name: name.to_vec(),
             node: Arc::new(self.0.at(id)),
