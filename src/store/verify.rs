@@ -4,6 +4,7 @@
 //! state is not hashed twice, a file that changed in any way is. Verdicts on blobs of
 //! `PERSISTED_SIZE` or more are kept in the cache directory as well, one small text
 //! file for each digest, because hashing those again would be felt at the next mount.
+//! There they are bounded by their number ([`KEPT`]); those used longest ago go.
 //!
 //! Concurrency: callers that ask for the same verdict at once share one hashing; the
 //! table's lock is never held while bytes are read.
@@ -11,13 +12,14 @@
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::oci::{Digest, Hasher};
 use crate::store::blob::{Blob, Identity};
-use crate::store::cache_dir::CacheDir;
+use crate::store::cache_dir::{self, CacheDir};
 use crate::store::progress::Progress;
 use crate::store::source::ReadAt;
 
@@ -27,6 +29,13 @@ const PERSISTED_SIZE: u64 = 1 << 20;
 
 /// How many verdicts are remembered in memory, at about 250 bytes each.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(100_000).expect("it is not zero");
+
+/// How many verdicts are kept on disk, where each takes a block of four kilobytes.
+const KEPT: u64 = 10_000;
+
+/// After how many new ones it is looked whether they are too many. Looking goes through the
+/// whole directory.
+const LOOK_AFTER: u64 = 500;
 
 /// The largest blob that is hashed, in bytes. Longer ones are a sparse file or a mistake,
 /// and would keep a processor busy for minutes.
@@ -100,6 +109,8 @@ type Slot = Arc<Mutex<Option<Verdict>>>;
 pub struct Verdicts {
     slots: Mutex<LruCache<(Digest, Identity), Slot>>,
     shelf: Option<CacheDir>,
+    /// How many verdicts this table has put there.
+    kept: AtomicU64,
 }
 
 impl Verdicts {
@@ -116,6 +127,7 @@ impl Verdicts {
         Self {
             slots: Mutex::new(LruCache::new(REMEMBERED)),
             shelf,
+            kept: AtomicU64::new(0),
         }
     }
 
@@ -180,8 +192,12 @@ impl Verdicts {
             .filter(|_| blob.size() >= PERSISTED_SIZE)?;
         let mut text = String::new();
         let file = shelf.find(&file_name(blob.digest())).ok()??;
-        file.take(1024).read_to_string(&mut text).ok()?;
-        (text == kept_text(blob.identity())).then_some(Verdict::Sound)
+        (&file).take(1024).read_to_string(&mut text).ok()?;
+        let holds = text == kept_text(blob.identity());
+        holds.then(|| {
+            cache_dir::mark_used(&file);
+            Verdict::Sound
+        })
     }
 
     fn keep(&self, blob: &Blob) {
@@ -198,7 +214,23 @@ impl Verdicts {
         });
         if let Err(error) = stored {
             log::debug!("verdict on {} is not kept: {error}", blob.digest());
+            return;
         }
+        // The first one looks too: most processes keep fewer.
+        if self.kept.fetch_add(1, Ordering::Relaxed) % LOOK_AFTER == 0 {
+            evict(shelf, KEPT);
+        }
+    }
+}
+
+/// Removes verdicts until there are no more than `limit`.
+fn evict(shelf: &CacheDir, limit: u64) {
+    match shelf.list() {
+        Ok(mut entries) => {
+            entries.retain(|entry| digest_of_file(&entry.name).is_some());
+            shelf.evict(entries, limit, |_| 1);
+        }
+        Err(error) => log::debug!("verdicts are not counted: {error}"),
     }
 }
 
@@ -206,6 +238,14 @@ impl Verdicts {
 #[must_use]
 pub fn file_name(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm_name(), digest.encoded())
+}
+
+/// The digest of the blob about which the file `name` of the cache directory is, if it is
+/// one of those.
+#[must_use]
+pub fn digest_of_file(name: &str) -> Option<Digest> {
+    let (algorithm, encoded) = name.split_once('-')?;
+    format!("{algorithm}:{encoded}").parse().ok()
 }
 
 fn kept_text(identity: &Identity) -> String {
@@ -266,7 +306,6 @@ fn hash(blob: &Blob, progress: &dyn Progress) -> Result<Verdict, Error> {
 mod tests {
     use std::fs::File;
     use std::path::Path;
-    use std::sync::atomic::AtomicU64;
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
@@ -318,6 +357,49 @@ mod tests {
             1 << 20,
             "another change time is another file"
         );
+        Ok(())
+    }
+
+    #[test]
+    fn verdicts_on_disk_are_bounded() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let cache = CacheDir::open(&dir.path().join("cache"))?;
+        let shelf = cache.shelf("verdicts")?;
+        let names = || -> io::Result<usize> { Ok(std::fs::read_dir(shelf.path())?.count()) };
+        for number in 0..KEPT {
+            let digest = Digest::of(&number.to_le_bytes());
+            std::fs::write(shelf.path().join(file_name(&digest)), "x")?;
+        }
+        std::fs::write(shelf.path().join("not of ours"), "x")?;
+        let path = dir.path().join("blob");
+        let bytes = vec![8; 1 << 20];
+        std::fs::write(&path, &bytes)?;
+        let digest = Digest::of(&bytes);
+        Verdicts::new(Some(&cache)).verify(&blob(&path, &digest)?, &Unwatched)?;
+        let left = usize::try_from(KEPT - KEPT / 10)?;
+        assert_eq!(names()?, left + 1, "and what is not ours");
+        assert!(shelf.find("not of ours")?.is_some());
+        let read = AtomicU64::new(0);
+        Verdicts::new(Some(&cache)).verify(&blob(&path, &digest)?, &read)?;
+        assert_eq!(read.load(Relaxed), 0, "the latest one is there");
+        Ok(())
+    }
+
+    #[test]
+    fn names_of_files() -> TestResult {
+        let digest = Digest::of(b"x");
+        assert_eq!(digest_of_file(&file_name(&digest)), Some(digest));
+        for name in [
+            "",
+            "sha256",
+            "sha256-",
+            "sha256-abc",
+            "-",
+            ".new-1-1",
+            "README",
+        ] {
+            assert_eq!(digest_of_file(name), None, "{name}");
+        }
         Ok(())
     }
 
