@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use crate::layer::error::Error;
 use crate::layer::queue::{PassStatus, Passed, Queue, Work};
 use crate::layer::toc::Toc;
 use crate::layer::toc::builder::{self, Control};
-use crate::layer::toc::cache::TocCache;
+use crate::layer::toc::cache::{KeptToc, NotKept, TocCache};
 use crate::layer::tree::Tree;
 use crate::oci::Digest;
 use crate::store::verify::Verdict;
@@ -26,6 +26,9 @@ const TOC_MEMORY: u64 = 32 << 20;
 
 /// How many failures are remembered.
 const FAILURES: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero");
+
+/// How many failures to keep a Toc are remembered.
+const UNKEPT: NonZeroUsize = NonZeroUsize::new(1000).expect("it is not zero");
 
 /// What can be chosen about [`Layers`].
 #[derive(Debug, Clone)]
@@ -79,21 +82,40 @@ struct Shared {
     tocs: Mutex<Budget<Digest, Arc<Toc>>>,
     /// What is wrong with a file in this state. Not kept between runs.
     failures: Mutex<LruCache<(Digest, Identity), Error>>,
+    /// Why Tocs of this process are not kept.
+    unkept: Mutex<LruCache<Digest, NotKept>>,
+    warned: AtomicBool,
+}
+
+/// What [`Layers::index`] brought.
+#[derive(Debug)]
+pub struct Indexed {
+    /// What is known of the layer.
+    pub toc: Arc<Toc>,
+    /// Whether a sound Toc of it was kept before.
+    pub was_kept: bool,
+    /// The file that has it for later mounts, or why none has.
+    pub kept: Result<KeptToc, NotKept>,
 }
 
 impl Layers {
     /// Knows no layer yet. Verdicts go to and come from `verdicts`.
     #[must_use]
     pub fn new(options: LayersOptions, verdicts: Arc<Verdicts>) -> Self {
-        let kept = options
-            .cache
-            .and_then(|cache| TocCache::new(&cache, options.cache_size));
+        let open = |cache: CacheDir| {
+            TocCache::open(&cache, options.cache_size)
+                .inspect_err(|error| log::warn!("tables of contents are not kept: {error}"))
+                .ok()
+        };
+        let kept = options.cache.and_then(open);
         let shared = Arc::new(Shared {
             verdicts,
             limits: options.limits,
             kept,
             tocs: Mutex::new(Budget::new(TOC_MEMORY)),
             failures: Mutex::new(LruCache::new(FAILURES)),
+            unkept: Mutex::new(LruCache::new(UNKEPT)),
+            warned: AtomicBool::new(false),
         });
         let work = Box::new(Arc::clone(&shared));
         Self {
@@ -164,6 +186,33 @@ impl Layers {
         tree.map_err(|source| Error::Tree {
             digest: digest(),
             source,
+        })
+    }
+
+    /// Sees to it that a later process need not wait for this layer: makes the first pass
+    /// over it if nobody has, and waits for it, for what makes random reads faster, and
+    /// until the Toc is kept.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; that the Toc is not kept is no error here.
+    pub fn index(&self, blob: &Arc<Blob>) -> Result<Indexed, Error> {
+        let digest = blob.digest();
+        let is_kept = |kept: &KeptToc| {
+            let summary = kept.summary.as_ref();
+            summary.is_ok_and(|summary| summary.blob_size == blob.size())
+        };
+        let was_kept = self.shared.find_kept(digest).as_ref().is_some_and(is_kept);
+        let layer = self.open(Arc::clone(blob))?;
+        self.queue.wait_for(blob)?;
+        let toc = Arc::clone(layer.toc());
+        let kept = match self.shared.find_kept(digest).filter(is_kept) {
+            Some(kept) => Ok(kept),
+            None => self.shared.keep_again(&toc),
+        };
+        Ok(Indexed {
+            toc,
+            was_kept,
+            kept,
         })
     }
 
@@ -263,10 +312,51 @@ impl Shared {
     }
 
     fn keep(&self, toc: &Toc) {
-        if let Some(kept) = &self.kept {
-            kept.store(toc);
+        let Some(kept) = &self.kept else { return };
+        match kept.store(toc) {
+            Ok(()) => {
+                self.unkept.lock().pop(toc.digest());
+            }
+            Err(error) => self.unkept(toc.digest(), error),
         }
     }
+
+    /// Notes why a Toc is not kept. Said aloud once: the next is mostly for the same reason.
+    fn unkept(&self, digest: &Digest, error: NotKept) {
+        let level = if self.warned.swap(true, Ordering::Relaxed) {
+            log::Level::Debug
+        } else {
+            log::Level::Warn
+        };
+        log::log!(
+            level,
+            "table of layer {digest} is not kept: {}",
+            chain(&error)
+        );
+        self.unkept.lock().put(digest.clone(), error);
+    }
+
+    fn find_kept(&self, digest: &Digest) -> Option<KeptToc> {
+        self.kept.as_ref()?.find(digest).ok()?
+    }
+
+    /// Keeps a Toc that should be kept and is not, unless it is known why.
+    fn keep_again(&self, toc: &Toc) -> Result<KeptToc, NotKept> {
+        let reason = || self.unkept.lock().get(toc.digest()).cloned();
+        if let Some(reason) = reason() {
+            return Err(reason);
+        }
+        // It was evicted or deleted after it was used.
+        self.keep(toc);
+        self.find_kept(toc.digest())
+            .ok_or_else(|| reason().unwrap_or(NotKept::NoCache))
+    }
+}
+
+/// An error with what caused it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl Work for Arc<Shared> {
@@ -298,8 +388,10 @@ impl Work for Arc<Shared> {
                 self.remember(toc);
             }
             Ok(None) => {}
+            Err(_) if stop() => return,
             Err(error) => {
-                log::debug!("no checkpoints in layer {}: {error}", toc.digest());
+                let reason = error.to_string().into();
+                self.unkept(toc.digest(), NotKept::Unfinished { reason });
                 return;
             }
         }

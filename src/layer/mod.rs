@@ -28,7 +28,7 @@ use std::io;
 use std::sync::Arc;
 
 pub use error::{Error, ErrorClass};
-pub use layers::{Layers, LayersOptions, Limits};
+pub use layers::{Indexed, Layers, LayersOptions, Limits};
 pub use queue::{PassState, PassStatus};
 pub use read::LayerFile;
 pub use toc::Toc;

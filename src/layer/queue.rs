@@ -164,6 +164,20 @@ impl Queue {
         jobs.map(|job| job.status()).collect()
     }
 
+    /// Waits until nothing is under way for `blob`, nor left to do after it.
+    pub(super) fn wait_for(&self, blob: &Blob) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        while !self.stop.load(Ordering::Relaxed) {
+            let later = state.later.iter().map(|(job, _)| job);
+            let mut jobs = state.running.iter().chain(&state.waiting).chain(later);
+            if !jobs.any(|job| job.is_for(blob)) {
+                return Ok(());
+            }
+            self.changed.wait(&mut state);
+        }
+        Err(Error::ShutDown)
+    }
+
     /// Waits until nothing is under way.
     pub(super) fn wait_idle(&self) {
         let mut state = self.state.lock();
@@ -266,6 +280,7 @@ impl Queue {
         }
         let mut state = self.state.lock();
         state.running.retain(|running| !Arc::ptr_eq(running, job));
+        self.changed.notify_all();
     }
 
     fn next(&self) -> Next {
