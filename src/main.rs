@@ -11,6 +11,6 @@ fn main() -> ExitCode {
     cli::logging::init(&arguments.global);
     match cli::run(arguments) {
         Ok(code) => code,
-        Err(error) => cli::error::report(&error),
+        Err(error) => cli::error::report(&error).into(),
     }
 }

@@ -38,19 +38,16 @@ pub(crate) struct Arguments {
 /// If the layout cannot be read, or standard output not be written.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let source = source::open(&arguments.source, &arguments.source_options, None)?;
-    let mut failed = None;
+    let mut worst = None;
     for path in &arguments.paths {
         match print(&source, path) {
             Ok(Flow::Continue) => {}
             Ok(Flow::Stop) => break,
             Err(error) if error.is::<io::Error>() => return Err(error),
-            Err(error) => {
-                let code = error::report(&error);
-                failed.get_or_insert(code);
-            }
+            Err(error) => worst = worst.max(Some(error::report(&error))),
         }
     }
-    Ok(failed.unwrap_or(ExitCode::SUCCESS))
+    Ok(worst.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
 fn print(source: &Source, path: &OsStr) -> anyhow::Result<Flow> {

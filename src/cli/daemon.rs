@@ -11,6 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
+use super::mounts;
+
 /// What the process of a daemon is called.
 const COMM: &str = "ocifs";
 
@@ -56,23 +58,30 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// The daemon that serves `mountpoint`, if it says who it is, and is what it says.
+    ///
+    /// Only a mount of ours is asked, and believed only about a process of the user who
+    /// mounted it: files of that name can be anywhere, and say anything.
     pub(crate) fn of(mountpoint: &Path, patience: Duration) -> Option<Self> {
+        let mounted = mounts::find(mountpoint)
+            .inspect_err(|error| log::debug!("{}: {error}", mountpoint.display()))
+            .ok()??;
         let status = status(mountpoint, patience)
             .inspect_err(|silence| log::debug!("{}: {silence}", mountpoint.display()))
             .ok()?;
         let pid = i32::try_from(status.get("pid")?.as_i64()?).ok()?;
-        Self::of_pid(Pid::from_raw(pid)?)
+        Self::of_pid(Pid::from_raw(pid)?, mounted.user)
     }
 
-    /// The process of that number, if it is a daemon of this user; root's are all.
-    fn of_pid(pid: Pid) -> Option<Self> {
+    /// The process of that number, if it is a daemon of `user`, and this process may take
+    /// it for one of its own: root may for all.
+    fn of_pid(pid: Pid, user: u32) -> Option<Self> {
         // Pinned first: what is seen below is then of this very process.
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         let directory = format!("/proc/{}", pid.as_raw_nonzero());
         let comm = fs::read_to_string(format!("{directory}/comm")).ok()?;
         let owner = fs::metadata(&directory).ok()?.uid();
-        let user = rustix::process::geteuid();
-        let ours = user.is_root() || owner == user.as_raw();
+        let caller = rustix::process::geteuid();
+        let ours = owner == user && (caller.is_root() || owner == caller.as_raw());
         (comm.trim_end() == COMM && ours).then_some(Self { pidfd })
     }
 
@@ -108,6 +117,6 @@ mod tests {
 
     #[test]
     fn another_process_is_no_daemon() {
-        assert!(Daemon::of_pid(Pid::INIT).is_none());
+        assert!(Daemon::of_pid(Pid::INIT, 0).is_none());
     }
 }

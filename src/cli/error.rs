@@ -64,17 +64,18 @@ impl Refusal {
 
 /// Prints the error with all its causes and the code of its fault on one line, and gives
 /// the exit status.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn report(error: &anyhow::Error) -> Status {
     let fault = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<vfs::Error>())
         .find_map(vfs::Error::fault);
     let code = fault.map_or_else(String::new, |fault| format!(" [{}]", fault.code));
     super::output::complain(&format!("{error:#}{code}"));
-    status(error).into()
+    status(error)
 }
 
-fn status(error: &anyhow::Error) -> Status {
+/// The exit status of an error.
+pub(crate) fn status(error: &anyhow::Error) -> Status {
     for cause in error.chain() {
         if let Some(refusal) = cause.downcast_ref::<Refusal>() {
             return refusal.status;

@@ -1,5 +1,7 @@
 //! Numbers, times and modes as people read them.
 
+use std::time::{Duration, SystemTime};
+
 use ocifs::vfs::FileKind;
 
 /// A number of bytes in the largest unit of which there is at least one: `1.5 MiB`.
@@ -13,6 +15,27 @@ pub(crate) fn size(bytes: u64) -> String {
     let tenths = (u128::from(bytes) * 10) >> shift;
     let unit = UNITS[unit as usize];
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+/// How long something is ago or took, in the largest unit of which there is at least one.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..10 => format!("{:.2} s", duration.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// The second of a point in time, counted from the epoch.
+pub(crate) fn seconds(time: SystemTime) -> i64 {
+    let whole = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => whole(after),
+        Err(before) => -whole(before.duration()),
+    }
 }
 
 /// A point in time in RFC 3339, in UTC.
@@ -137,6 +160,28 @@ mod tests {
         ];
         for (bytes, expected) in rows {
             assert_eq!(size(bytes), expected, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        let rows = [
+            (0, "0.00 s"),
+            (1_234, "1.23 s"),
+            (9_999, "10.00 s"),
+            (10_000, "10 s"),
+            (59_999, "59 s"),
+            (60_000, "1 min"),
+            (3_599_999, "59 min"),
+            (3_600_000, "1 h"),
+            (172_800_000, "2 days"),
+        ];
+        for (millis, expected) in rows {
+            assert_eq!(
+                duration(Duration::from_millis(millis)),
+                expected,
+                "{millis}"
+            );
         }
     }
 

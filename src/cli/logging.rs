@@ -15,6 +15,9 @@ use super::{Global, output};
 /// Where the library notes what it found wrong with a blob.
 const FAULTS: &str = "ocifs::vfs::views::faults";
 
+/// Where it notes what ended a pass; those who waited for it are told as well.
+const PASSES: &str = "ocifs::layer::layers";
+
 /// Whether this process is a daemon, or is going to be one.
 static DAEMON: AtomicBool = AtomicBool::new(false);
 
@@ -53,7 +56,8 @@ pub(crate) fn become_daemon() {
 
 /// The line of a command that ends at once, if there is to be one.
 fn plain(record: &Record<'_>) -> Option<String> {
-    if record.target() == FAULTS {
+    let is_failed_pass = record.target() == PASSES && record.level() == Level::Error;
+    if record.target() == FAULTS || is_failed_pass {
         return None;
     }
     let level = match record.level() {
@@ -76,6 +80,9 @@ mod tests {
             (Level::Error, "ocifs::x", Some("ocifs: error: a\\u{1b}b")),
             (Level::Info, "ocifs::x", Some("ocifs: a\\u{1b}b")),
             (Level::Error, FAULTS, None),
+            (Level::Warn, FAULTS, None),
+            (Level::Error, PASSES, None),
+            (Level::Warn, PASSES, Some("ocifs: warning: a\\u{1b}b")),
         ];
         for (level, target, expected) in rows {
             let mut record = Record::builder();

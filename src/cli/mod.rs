@@ -9,12 +9,16 @@ mod daemon;
 mod demo;
 pub(crate) mod error;
 mod format;
+mod index;
+mod inherited;
 mod inspect;
 pub(crate) mod logging;
 mod ls;
 mod mount;
 mod mountpoint;
+mod mounts;
 mod output;
+mod problem;
 mod progress;
 mod sample;
 mod source;
@@ -23,6 +27,8 @@ mod tree;
 mod unmount;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -66,6 +72,9 @@ enum Command {
     Cat(cat::Arguments),
     /// Describe a layout or one of its images.
     Inspect(inspect::Arguments),
+    /// Read layers ahead of time, so that no mount need wait for it; or show and drop what
+    /// is kept of them.
+    Index(index::Arguments),
     /// Say what is mounted and how it fares.
     Status(status::Arguments),
     /// Build a sample layout, mount it and show a short tour.
@@ -78,13 +87,22 @@ enum Command {
 /// Whatever hindered it; [`error::report`] makes the message and the exit status.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let global = &arguments.global;
+    ignore_file_size_signal()?;
     match arguments.command {
         Command::Mount(arguments) => mount::run(*arguments, global),
         Command::Unmount(arguments) => unmount::run(&arguments),
         Command::Ls(arguments) => ls::run(&arguments),
         Command::Cat(arguments) => cat::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Index(arguments) => index::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }
+}
+
+/// A file of the cache that grows over the user's limit is not kept; without this the
+/// process would be ended.
+fn ignore_file_size_signal() -> std::io::Result<()> {
+    let unheard = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, unheard).map(drop)
 }

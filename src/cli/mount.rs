@@ -17,10 +17,11 @@ use clap::Args;
 use ocifs::fuse::{Mount, MountOptions};
 use ocifs::store::{View, Watch};
 use ocifs::vfs::views::Views;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::error::Refusal;
+use super::inherited::Inherited;
 use super::source::{self, IndexMode, Source, SourceOptions};
 use super::{Global, logging, mountpoint, output};
 
@@ -56,7 +57,7 @@ pub(crate) struct Arguments {
     /// Usual mount options, separated by commas (repeatable).
     #[arg(short = 'o', value_name = "OPTION", value_delimiter = ',')]
     options: Vec<String>,
-    /// Append the daemon's messages to this file.
+    /// Append the daemon's messages to this file, from when the mount answers.
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     /// How many threads answer requests [default: twice the processors, 8 at least].
@@ -71,6 +72,8 @@ pub(crate) struct Arguments {
 /// # Errors
 /// What hinders it.
 pub(crate) fn run(mut arguments: Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    // Before anything is opened here.
+    let inherited = Inherited::now();
     if arguments.create {
         ocifs::store::layout::init(&arguments.source)?;
     }
@@ -86,7 +89,7 @@ pub(crate) fn run(mut arguments: Arguments, global: &Global) -> anyhow::Result<E
     let mountpoint =
         mountpoint::check(&arguments.mountpoint, &arguments.source, &arguments.options)?;
     arguments.options.retain(|option| option != "nonempty");
-    serve(&arguments, mountpoint)
+    serve(&arguments, mountpoint, &inherited)
 }
 
 /// Whether another `ocifs mount` started this one.
@@ -133,10 +136,18 @@ enum Event {
     Signal,
 }
 
-fn serve(arguments: &Arguments, mountpoint: PathBuf) -> anyhow::Result<ExitCode> {
+fn serve(
+    arguments: &Arguments,
+    mountpoint: PathBuf,
+    inherited: &Inherited,
+) -> anyhow::Result<ExitCode> {
     // Before any thread is there: a signal that comes early must not leave a mount behind.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGXFSZ])?;
-    let messages = messages(arguments.log_file.as_deref())?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let outlet = Outlet {
+        messages: messages(arguments.log_file.as_deref())?,
+        is_log_file: arguments.log_file.is_some(),
+        inherited,
+    };
     let source = source::open(
         &arguments.source,
         &arguments.source_options,
@@ -150,7 +161,7 @@ fn serve(arguments: &Arguments, mountpoint: PathBuf) -> anyhow::Result<ExitCode>
     };
     let mount = Mount::new(source.vfs.clone(), &mountpoint, &options)?;
     // From here on there is a mount, which whatever goes wrong must not leave behind.
-    let ended = attend(arguments, &source, &mount, signals, &messages);
+    let ended = attend(arguments, &source, &mount, signals, &outlet);
     source.views.layers().shut_down();
     let result = match ended {
         Ok(Ended::FromOutside(result)) => result,
@@ -173,7 +184,7 @@ fn attend(
     source: &Source,
     mount: &Mount,
     mut signals: Signals,
-    messages: &File,
+    outlet: &Outlet<'_>,
 ) -> anyhow::Result<Ended> {
     logging::become_daemon();
     let _watch = watch(source, mount)?;
@@ -181,15 +192,15 @@ fn attend(
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            for signal in signals.forever() {
-                if signal != SIGXFSZ && sender.send(Event::Signal).is_err() {
+            for _ in signals.forever() {
+                if sender.send(Event::Signal).is_err() {
                     return;
                 }
             }
         })?;
     let (shown, mountpoint) = (&arguments.source, &arguments.mountpoint);
     log::info!("{} is mounted on {}", shown.display(), mountpoint.display());
-    announce(messages)?;
+    outlet.announce()?;
     if arguments.source_options.index == IndexMode::Eager {
         let views = source.views.clone();
         let index = move || views.index_all();
@@ -254,17 +265,30 @@ fn messages(log_file: Option<&Path>) -> anyhow::Result<File> {
     opened.with_context(|| format!("cannot write messages to {}", path.display()))
 }
 
-/// Tells whoever started this that the mount answers, and lets go of the terminal.
-fn announce(messages: &File) -> anyhow::Result<()> {
-    if !is_daemon() {
-        return Ok(());
+/// What a daemon says its word with, and what it keeps of those who started it.
+struct Outlet<'a> {
+    messages: File,
+    is_log_file: bool,
+    inherited: &'a Inherited,
+}
+
+impl Outlet<'_> {
+    /// Tells whoever started this that the mount answers, and lets go of the terminal and
+    /// of everything else that came from there.
+    fn announce(&self) -> anyhow::Result<()> {
+        if is_daemon() {
+            if let Err(error) = rustix::process::setsid() {
+                log::debug!("no session of its own: {error}");
+            }
+            std::env::set_current_dir("/")?;
+            output::line(READY)?;
+            rustix::stdio::dup2_stdout(&self.messages)?;
+            // Only now: the log file may have been named by one of them.
+            self.inherited.close();
+        }
+        if is_daemon() || self.is_log_file {
+            rustix::stdio::dup2_stderr(&self.messages)?;
+        }
+        Ok(())
     }
-    if let Err(error) = rustix::process::setsid() {
-        log::debug!("no session of its own: {error}");
-    }
-    std::env::set_current_dir("/")?;
-    output::line(READY)?;
-    rustix::stdio::dup2_stdout(messages)?;
-    rustix::stdio::dup2_stderr(messages)?;
-    Ok(())
 }

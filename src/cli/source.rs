@@ -14,16 +14,22 @@ use ocifs::vfs::views::{Views, ViewsOptions};
 
 use super::error::{Refusal, Status};
 
-/// Options of every command that reads a layout.
+/// Which layout is meant, and which part of it.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "How the layout is read")]
-pub(crate) struct SourceOptions {
+pub(crate) struct LayoutOptions {
     /// The platform that the top of an image index shows: os/arch[/variant].
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<Platform>,
     /// More directories to read blobs from, as ALGORITHM/HEX (repeatable).
     #[arg(long, value_name = "DIR")]
     pub(crate) shared_blobs: Vec<PathBuf>,
+}
+
+/// What is kept between runs, and where.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "How the layout is read")]
+pub(crate) struct CacheOptions {
     /// Where to keep what is learned about layers [default: ocifs in the user's cache
     /// directory, for root in /var/cache].
     #[arg(long, value_name = "DIR")]
@@ -31,6 +37,16 @@ pub(crate) struct SourceOptions {
     /// How much of the disk that may take.
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
     pub(crate) cache_size: u64,
+}
+
+/// Options of every command that shows a layout.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "How the layout is read")]
+pub(crate) struct SourceOptions {
+    #[command(flatten)]
+    pub(crate) layout: LayoutOptions,
+    #[command(flatten)]
+    pub(crate) cache: CacheOptions,
     /// How much memory decoded data may take.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = size)]
     pub(crate) memory: u64,
@@ -43,6 +59,24 @@ pub(crate) struct SourceOptions {
     /// Show this group as the owner of everything.
     #[arg(long, value_name = "GID")]
     pub(crate) gid: Option<u32>,
+}
+
+impl SourceOptions {
+    /// Options for a command that shows no file, and so takes only these.
+    pub(crate) fn without_files(
+        layout: &LayoutOptions,
+        cache: &CacheOptions,
+        index: IndexMode,
+    ) -> Self {
+        Self {
+            layout: layout.clone(),
+            cache: cache.clone(),
+            memory: 0,
+            index,
+            uid: None,
+            gid: None,
+        }
+    }
 }
 
 /// When layers are indexed.
@@ -116,7 +150,7 @@ pub(crate) fn open(
     options: &SourceOptions,
     mountpoint: Option<PathBuf>,
 ) -> anyhow::Result<Source> {
-    let layout = Layout::open(path, &options.shared_blobs).with_context(|| {
+    let layout = Layout::open(path, &options.layout.shared_blobs).with_context(|| {
         format!(
             "{} is not an OCI image layout that can be read",
             path.display()
@@ -129,14 +163,18 @@ pub(crate) fn open(
     let layers = Layers::new(
         LayersOptions {
             cache,
-            cache_size: options.cache_size,
+            cache_size: options.cache.cache_size,
             memory: options.memory,
             ..LayersOptions::default()
         },
         verdicts.clone(),
     );
     let views_options = ViewsOptions {
-        platform: options.platform.clone().unwrap_or_else(Platform::host),
+        platform: options
+            .layout
+            .platform
+            .clone()
+            .unwrap_or_else(Platform::host),
         uid: options.uid,
         gid: options.gid,
         mountpoint,
@@ -158,16 +196,24 @@ fn cache(options: &SourceOptions) -> anyhow::Result<Option<CacheDir>> {
     if options.index == IndexMode::Off {
         return Ok(None);
     }
-    if let Some(path) = &options.cache_dir {
-        return Ok(Some(CacheDir::open(path)?));
+    if options.cache.cache_dir.is_some() {
+        return Ok(Some(CacheDir::open(&cache_path(&options.cache)?)?));
     }
-    let Some(path) = default_cache() else {
-        log::warn!("no home directory, so nothing is kept between runs; see --cache-dir");
-        return Ok(None);
-    };
-    Ok(CacheDir::open(&path)
-        .inspect_err(|error| log::warn!("nothing is kept between runs: {error}"))
+    let opened = cache_path(&options.cache).and_then(|path| Ok(CacheDir::open(&path)?));
+    Ok(opened
+        .inspect_err(|error| log::warn!("nothing is kept between runs: {error:#}"))
         .ok())
+}
+
+/// Where the cache directory is, or should be.
+///
+/// # Errors
+/// That nothing says so.
+pub(crate) fn cache_path(options: &CacheOptions) -> anyhow::Result<PathBuf> {
+    let path = options.cache_dir.clone().or_else(default_cache);
+    path.ok_or_else(|| {
+        Refusal::failure("no home directory to keep anything in; name one with --cache-dir")
+    })
 }
 
 fn default_cache() -> Option<PathBuf> {

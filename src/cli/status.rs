@@ -1,21 +1,15 @@
 //! `ocifs status`: what is mounted, and how it fares.
 
-use std::ffi::OsString;
-use std::fs;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::error::{Refusal, Status};
+use super::mounts::{self, Mounted};
 use super::{daemon, format, output};
-
-/// The file system type of our mounts, where the kernel was told one.
-const TYPE: &str = "fuse.oci-layout";
 
 /// How long a mount may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -35,10 +29,9 @@ pub(crate) struct Arguments {
 /// # Errors
 /// If there is none, or not that one.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let table = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-    let mut mounts = mounts(&table);
+    let mut mounts = mounts::list()?;
     if let Some(wanted) = &arguments.mountpoint {
-        let wanted = absolute(wanted)?;
+        let wanted = mounts::absolute(wanted)?;
         mounts.retain(|mount| mount.mountpoint == wanted);
         // Of several on one place only the last can be seen.
         mounts.drain(..mounts.len().saturating_sub(1));
@@ -62,67 +55,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         Status::Finding.into()
     })
-}
-
-/// One line of the table of mounts.
-#[derive(Debug, PartialEq, Eq)]
-struct Mounted {
-    mountpoint: PathBuf,
-    source: String,
-}
-
-/// Our mounts in the kernel's table.
-///
-/// Spec: proc_pid_mountinfo(5).
-fn mounts(table: &[u8]) -> Vec<Mounted> {
-    let lines = table.split(|byte| *byte == b'\n');
-    lines.filter_map(mount).collect()
-}
-
-/// One line of the table, if it is one of ours: `36 35 98:0 /root MOUNTPOINT options
-/// [fields…] - TYPE SOURCE super-options`.
-fn mount(line: &[u8]) -> Option<Mounted> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let mountpoint = fields.nth(4)?;
-    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-    if fields.next()? != TYPE.as_bytes() {
-        return None;
-    }
-    Some(Mounted {
-        mountpoint: OsString::from_vec(unescape(mountpoint)).into(),
-        source: String::from_utf8_lossy(&unescape(fields.next()?)).into_owned(),
-    })
-}
-
-/// Undoes the `\040` of the kernel's tables.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let octal = match rest {
-            [b'\\', digits @ ..] if digits.len() >= 3 => std::str::from_utf8(&digits[..3])
-                .ok()
-                .and_then(|digits| u8::from_str_radix(digits, 8).ok()),
-            _ => None,
-        };
-        bytes.push(octal.unwrap_or(*first));
-        rest = if octal.is_some() { &rest[4..] } else { after };
-    }
-    bytes
-}
-
-/// The absolute path of a mount point, found without asking the mount itself.
-fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    let path = std::path::absolute(path)?;
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => {
-            let parent = parent
-                .canonicalize()
-                .with_context(|| parent.display().to_string());
-            Ok(parent?.join(name))
-        }
-        _ => Ok(path),
-    }
 }
 
 /// What a mount answers, beside what the kernel says of it.
@@ -177,35 +109,6 @@ fn text(answer: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn our_mounts_are_found_in_the_table() {
-        let table = b"22 1 0:20 / / rw shared:1 - ext4 /dev/vda rw\n\
-            40 22 0:50 / /mnt/a\\040b ro,nosuid - fuse.oci-layout /srv/l\\134x ro,user_id=0\n\
-            41 22 0:51 / /mnt/c rw shared:2 master:1 - fuse.oci-layout /srv/m rw\n\
-            42 22 0:52 / /mnt/d rw - fuse.sshfs host: rw\n\
-            broken line\n";
-        let expected = [("/mnt/a b", "/srv/l\\x"), ("/mnt/c", "/srv/m")];
-        let expected = expected.map(|(mountpoint, source)| Mounted {
-            mountpoint: mountpoint.into(),
-            source: source.into(),
-        });
-        assert_eq!(mounts(table), expected);
-    }
-
-    #[test]
-    fn escapes_of_the_table() {
-        let rows = [
-            ("plain", "plain"),
-            ("a\\040b", "a b"),
-            ("\\134", "\\"),
-            ("end\\04", "end\\04"),
-            ("\\999", "\\999"),
-        ];
-        for (field, expected) in rows {
-            assert_eq!(unescape(field.as_bytes()), expected.as_bytes(), "{field}");
-        }
-    }
 
     #[test]
     fn answers_for_people() {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use ocifs::oci::Digest;
 use ocifs::vfs::node::{Node, OpenFile};
 use ocifs::vfs::views::Views;
+use ocifs::vfs::views::names;
 use ocifs::vfs::views::refs::Level;
 use ocifs::vfs::{self, Attr, FileKind, Lifetime, Patience, Vfs};
 use serde_json::{Map, Value, json};
@@ -41,6 +43,30 @@ fn find_plain(vfs: &Vfs, path: &[u8], last: LastLink) -> Result<Arc<dyn Node>, v
         return vfs.resolve(path);
     }
     vfs.resolve(parent)?.find(name)?.ok_or(vfs::Error::NotFound)
+}
+
+/// Finds an image by its path in a mount, its raw ref name, or a digest.
+///
+/// # Errors
+/// That it is not there, with the name.
+pub(crate) fn find_image(vfs: &Vfs, name: &[u8]) -> anyhow::Result<(Vec<u8>, Arc<dyn Node>)> {
+    let text = std::str::from_utf8(name).ok();
+    let raw = text.map(|text| names::levels(text).join(&b'/'));
+    let digest: Option<Digest> = text.and_then(|text| text.parse().ok());
+    let by_digest = digest.map(|digest| {
+        let (algorithm, encoded) = (digest.algorithm_name(), digest.encoded());
+        format!(".ocifs/digests/{algorithm}/{encoded}").into_bytes()
+    });
+    for path in [raw, by_digest].into_iter().flatten() {
+        if path != name
+            && let Err(vfs::Error::NotFound) = vfs.resolve(name).map(drop)
+            && let Ok(node) = vfs.resolve(&path)
+        {
+            return Ok((path, node));
+        }
+    }
+    let node = find(vfs, name, LastLink::Follow)?;
+    Ok((name.to_vec(), node))
 }
 
 /// The paths at which the tree shows images, in order.

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -96,6 +97,8 @@ pub struct Indexed {
     pub was_kept: bool,
     /// The file that has it for later mounts, or why none has.
     pub kept: Result<KeptToc, NotKept>,
+    /// How long was worked for it, waiting for others not counted.
+    pub took: Duration,
 }
 
 impl Layers {
@@ -148,14 +151,9 @@ impl Layers {
     /// What is wrong with the blob, also when that was found earlier;
     /// [`Error::ShutDown`] after [`Self::shut_down`].
     pub fn open(&self, blob: Arc<Blob>) -> Result<Arc<Layer>, Error> {
-        if let Some(error) = self.failure(&blob) {
-            return Err(error);
-        }
-        let known = self.shared.find_for(&blob);
-        let is_sound = || self.shared.verdicts.find(&blob) == Some(Verdict::Sound);
-        let toc = match known {
-            Some(toc) if is_sound() => toc,
-            _ => self.queue.run(&blob)?,
+        let toc = match self.find_sound(&blob)? {
+            Some(toc) => toc,
+            None => self.queue.run(&blob)?,
         };
         let spans = Arc::clone(&self.spans);
         Ok(Arc::new(Layer::new(toc, blob, spans)))
@@ -189,6 +187,15 @@ impl Layers {
         })
     }
 
+    /// The Toc of a blob, if nothing need be read of it any more.
+    fn find_sound(&self, blob: &Blob) -> Result<Option<Arc<Toc>>, Error> {
+        if let Some(error) = self.failure(blob) {
+            return Err(error);
+        }
+        let known = self.shared.find_for(blob);
+        Ok(known.filter(|_| self.shared.verdicts.find(blob) == Some(Verdict::Sound)))
+    }
+
     /// Sees to it that a later process need not wait for this layer: makes the first pass
     /// over it if nobody has, and waits for it, for what makes random reads faster, and
     /// until the Toc is kept.
@@ -202,9 +209,13 @@ impl Layers {
             summary.is_ok_and(|summary| summary.blob_size == blob.size())
         };
         let was_kept = self.shared.find_kept(digest).as_ref().is_some_and(is_kept);
-        let layer = self.open(Arc::clone(blob))?;
-        self.queue.wait_for(blob)?;
-        let toc = Arc::clone(layer.toc());
+        let (toc, took) = match self.find_sound(blob)? {
+            Some(toc) => {
+                self.queue.wait_for(blob)?;
+                (toc, Duration::ZERO)
+            }
+            None => self.queue.run_through(blob)?,
+        };
         let kept = match self.shared.find_kept(digest).filter(is_kept) {
             Some(kept) => Ok(kept),
             None => self.shared.keep_again(&toc),
@@ -213,6 +224,7 @@ impl Layers {
             toc,
             was_kept,
             kept,
+            took,
         })
     }
 

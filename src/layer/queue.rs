@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -72,10 +73,21 @@ struct Job {
     blob: Arc<Blob>,
     is_running: AtomicBool,
     done: AtomicU64,
+    /// How long was worked on it, in nanoseconds.
+    spent: AtomicU64,
     outcome: Mutex<Option<Outcome>>,
 }
 
 impl Job {
+    /// Does some of its work, and adds up how long that took.
+    fn timed<T>(&self, work: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let result = work();
+        let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.spent.fetch_add(nanos, Ordering::Relaxed);
+        result
+    }
+
     fn is_for(&self, blob: &Blob) -> bool {
         self.blob.identity() == blob.identity() && self.blob.digest() == blob.digest()
     }
@@ -138,6 +150,22 @@ impl Queue {
     /// Waits until the work for `blob` is done, and has it done if nobody has.
     pub(super) fn run(self: &Arc<Self>, blob: &Arc<Blob>) -> Outcome {
         let job = self.enqueue(blob)?;
+        self.outcome(&job)
+    }
+
+    /// As [`Self::run`], and waits for what is left to do after it as well. Says how long
+    /// was worked for it.
+    pub(super) fn run_through(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+    ) -> Result<(Arc<Toc>, Duration), Error> {
+        let job = self.enqueue(blob)?;
+        let toc = self.outcome(&job)?;
+        self.wait_for(blob)?;
+        Ok((toc, Duration::from_nanos(job.spent.load(Ordering::Relaxed))))
+    }
+
+    fn outcome(&self, job: &Job) -> Outcome {
         let mut state = self.state.lock();
         loop {
             if let Some(outcome) = &*job.outcome.lock() {
@@ -209,6 +237,7 @@ impl Queue {
             blob: Arc::clone(blob),
             is_running: AtomicBool::new(false),
             done: AtomicU64::new(0),
+            spent: AtomicU64::new(0),
             outcome: Mutex::new(None),
         });
         state.waiting.push_back(Arc::clone(&job));
@@ -255,7 +284,8 @@ impl Queue {
     }
 
     fn pass(&self, job: &Arc<Job>) {
-        let outcome = Self::guarded(|| self.work.pass(&job.blob, &self.control(job)));
+        let pass = || self.work.pass(&job.blob, &self.control(job));
+        let outcome = Self::guarded(|| job.timed(pass));
         let outcome = outcome.unwrap_or_else(|| {
             Err(Error::BrokenOff {
                 digest: job.blob.digest().clone(),
@@ -275,7 +305,8 @@ impl Queue {
     }
 
     fn improve(&self, job: &Arc<Job>, toc: &Arc<Toc>) {
-        if Self::guarded(|| self.work.improve(&job.blob, toc, &self.control(job))).is_none() {
+        let improve = || self.work.improve(&job.blob, toc, &self.control(job));
+        if Self::guarded(|| job.timed(improve)).is_none() {
             log::error!("work on layer {} broke off", job.blob.digest());
         }
         let mut state = self.state.lock();
@@ -431,7 +462,7 @@ mod tests {
             let threads: Vec<_> = (0..8).map(|_| ask()).collect();
             setting.begun.recv().expect("a pass begins");
             // The others may still be on their way: none of them begins another pass.
-            thread::sleep(std::time::Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
             setting.go.send(()).expect("somebody waits");
             let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join();
             threads
@@ -462,6 +493,22 @@ mod tests {
             Ok(())
         })?;
         setting.queue.wait_idle();
+        Ok(())
+    }
+
+    #[test]
+    fn running_through_waits_for_the_improvement() -> TestResult {
+        let setting = setting(&["a"])?;
+        let (queue, blob) = (&setting.queue, &setting.blobs[0]);
+        setting.go.send(())?;
+        let (toc, spent) = queue.run_through(blob)?;
+        assert_eq!(toc.digest(), blob.digest());
+        assert!(spent > Duration::ZERO);
+        let begun: Vec<_> = setting.begun.try_iter().map(|(what, _)| what).collect();
+        assert_eq!(begun, ["pass", "improve"], "both are over");
+        queue.wait_for(blob)?;
+        queue.shut_down();
+        assert!(matches!(queue.wait_for(blob), Err(Error::ShutDown)));
         Ok(())
     }
 

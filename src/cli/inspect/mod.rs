@@ -10,18 +10,16 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
-use ocifs::oci::Digest;
 use ocifs::vfs::node::Node;
-use ocifs::vfs::views::names;
-use ocifs::vfs::{self, FileKind, Patience};
-use serde_json::{Map, Value, json};
+use ocifs::vfs::{FileKind, Patience};
+use serde_json::{Map, Value};
 
 use self::image::Image;
 use self::summary::Summary;
-use super::error::{self, Refusal, Status};
+use super::error::Refusal;
+use super::problem::{self, Problem};
 use super::source::{self, Source, SourceOptions};
 use super::tree::{self, LastLink};
 use super::{output, progress};
@@ -55,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let (json, text) = (summary.json(), summary.text());
         return print(arguments, &json, &text, &summary.problems);
     };
-    let (base, node) = resolve(&source, name.as_bytes())?;
+    let (base, node) = tree::find_image(&source.vfs, name.as_bytes())?;
     if let Some(path) = &arguments.path {
         let path = tree::join(&base, path.as_bytes());
         let node = tree::find(&source.vfs, &path, LastLink::Keep)?;
@@ -73,62 +71,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     print(arguments, &image.json(), &image.text(), &image.problems)
 }
 
-/// Finds an image by its path in a mount, its raw ref name, or a digest.
-fn resolve(source: &Source, name: &[u8]) -> anyhow::Result<(Vec<u8>, Arc<dyn Node>)> {
-    let text = std::str::from_utf8(name).ok();
-    let raw = text.map(|text| names::levels(text).join(&b'/'));
-    let digest: Option<Digest> = text.and_then(|text| text.parse().ok());
-    let by_digest = digest.map(|digest| {
-        let (algorithm, encoded) = (digest.algorithm_name(), digest.encoded());
-        format!(".ocifs/digests/{algorithm}/{encoded}").into_bytes()
-    });
-    for path in [raw, by_digest].into_iter().flatten() {
-        if path != name
-            && let Err(vfs::Error::NotFound) = source.vfs.resolve(name).map(drop)
-            && let Ok(node) = source.vfs.resolve(&path)
-        {
-            return Ok((path, node));
-        }
-    }
-    let node = tree::find(&source.vfs, name, LastLink::Follow)?;
-    Ok((name.to_vec(), node))
-}
-
-/// Something that was found wrong.
-#[derive(Debug)]
-struct Problem {
-    /// What it was found in.
-    of: String,
-    code: &'static str,
-    text: String,
-    status: Status,
-}
-
-impl Problem {
-    fn new(of: impl Into<String>, error: &vfs::Error) -> Self {
-        let of = of.into();
-        let status = error::of_vfs(error);
-        match error.fault() {
-            Some(fault) => Self {
-                of,
-                code: fault.code,
-                text: fault.text,
-                status,
-            },
-            None => Self {
-                of,
-                code: "REQUEST",
-                text: error.to_string(),
-                status,
-            },
-        }
-    }
-
-    fn json(&self) -> Value {
-        json!({"of": self.of, "code": self.code, "text": self.text})
-    }
-}
-
 /// Prints the one or the other form, with what is wrong; that decides the exit status.
 fn print(
     arguments: &Arguments,
@@ -143,8 +85,7 @@ fn print(
     } else {
         output::line(&(text.to_owned() + &problem_lines(problems)))?;
     }
-    let worst = problems.iter().map(|problem| problem.status).max();
-    Ok(worst.map_or(ExitCode::SUCCESS, ExitCode::from))
+    Ok(problem::exit_code(problems))
 }
 
 fn problem_lines(problems: &[Problem]) -> String {

@@ -190,6 +190,14 @@ impl TocCache {
             .collect())
     }
 
+    /// How many bytes the files have together.
+    ///
+    /// # Errors
+    /// Why the directory cannot be read.
+    pub fn size(&self) -> Result<u64, cache_dir::Error> {
+        Ok(self.entries()?.iter().map(|(_, entry)| entry.size).sum())
+    }
+
     /// The file about one blob, sound or not.
     ///
     /// # Errors
