@@ -7,7 +7,9 @@
 mod common;
 mod unmount;
 
+mod cache;
 mod demo;
+mod index;
 mod reading;
 mod status;
 
@@ -62,6 +64,19 @@ fn exit_status() {
         ),
         ("a directory is not printed", &["cat", layout, ".ocifs"], 2),
         ("nothing mounted there", &["unmount", layout], 4),
+        ("nothing to index", &["index"], 2),
+        ("to list and to drop", &["index", "--list", "--drop"], 2),
+        (
+            "a platform of no layout",
+            &["index", "--list", "--platform", "linux/amd64"],
+            2,
+        ),
+        (
+            "shared blobs of no layout",
+            &["index", "--drop", "--shared-blobs", "x"],
+            2,
+        ),
+        ("no such layout to index", &["index", "/no/such/layout"], 1),
     ];
     for (name, arguments, status) in rows {
         let output = ocifs(arguments);

@@ -139,6 +139,37 @@ fn what_is_missing_or_damaged_is_said() {
 }
 
 #[test]
+fn the_worst_of_several_failures_is_the_exit_status() {
+    let sample = Sample::new();
+    let bad = sample
+        .layout
+        .image(&[sample.layout.layer(Compression::Gzip, &[("y", b"bad")])]);
+    sample.layout.damage(&bad, Damage::FlippedBit);
+    sample.layout.add_ref("bad:1", &bad);
+    let (lost, bad) = ("lost:1/manifest.json", "bad:1/manifest.json");
+    let good = "app:1/manifest.json";
+    let rows: [(&[&str], i32); 6] = [
+        (&[good, good], 0),
+        (&[lost, good], 1),
+        (&[lost, bad], 3),
+        (&[bad, lost], 3),
+        (&["app:1", lost], 2),
+        (&[lost, good, bad, "nope", "app:1"], 3),
+    ];
+    for (paths, status) in rows {
+        let output = sample.ocifs("cat", paths);
+        let code = output.status.code();
+        assert_eq!(code, Some(status), "{paths:?}: {}", stderr(&output));
+        let printed = paths.contains(&good);
+        assert_eq!(
+            !output.stdout.is_empty(),
+            printed,
+            "{paths:?}: the rest goes on"
+        );
+    }
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let sample = Sample::new();
     let script = format!(
