@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use ocifs::layer::toc::cache::NotKept;
 use ocifs::layer::tree::{Kind, NodeId};
 use ocifs::layer::{Error, ErrorClass, Layer, Layers, LayersOptions, Limits};
 use ocifs::oci::Digest;
@@ -40,6 +42,12 @@ impl Place {
 
     fn cache(&self) -> TestResult<CacheDir> {
         Ok(CacheDir::open(&self.dir.path().join("cache"))?)
+    }
+
+    /// Where the Toc of a blob is kept.
+    fn toc_path(&self, digest: &Digest) -> TestResult<PathBuf> {
+        let shelf = self.cache()?.shelf("toc")?;
+        Ok(shelf.path().join(verify::file_name(digest)))
     }
 
     fn layers(&self) -> TestResult<Layers> {
@@ -286,17 +294,102 @@ fn long_zstd_frames_are_improved_when_nobody_waits() -> TestResult {
 }
 
 #[test]
+fn indexing_ahead_waits_until_all_is_kept() -> TestResult {
+    let place = Place::new()?;
+    let bytes = layer_like(12 << 20, 41);
+    let digest = place.put(&zstd_stream(&bytes, 1, 20))?;
+    let layers = place.layers()?;
+    let indexed = layers.index(&place.blob(&digest)?)?;
+    assert!(!indexed.was_kept && indexed.took > Duration::ZERO);
+    let count = indexed.toc.spans().checkpoints().list.len();
+    assert!(
+        count > 2,
+        "{count} checkpoints: the search was not waited for"
+    );
+    assert!(layers.passes().is_empty());
+    let kept = indexed.kept?;
+    let path = place.toc_path(&digest)?;
+    assert_eq!(kept.file_size, std::fs::metadata(&path)?.len());
+    let summary = kept.summary?;
+    assert_eq!(
+        (summary.size, summary.compression),
+        (bytes.len() as u64, Compression::Zstd)
+    );
+
+    // Evicted while it is in use: what is open goes on, and it is kept again.
+    let layer = place.open(&layers, &digest)??;
+    std::fs::remove_file(&path)?;
+    assert!(all(&layer)? == bytes);
+    let again = layers.index(&place.blob(&digest)?)?;
+    assert!(!again.was_kept && again.took == Duration::ZERO, "{again:?}");
+    assert_eq!(again.kept?.file_size, kept.file_size);
+
+    // Another process finds all of it.
+    let other = place.layers()?.index(&place.blob(&digest)?)?;
+    assert!(other.was_kept);
+    assert_eq!(other.toc.spans().checkpoints().list.len(), count);
+    Ok(())
+}
+
+#[test]
+fn why_a_toc_is_not_kept() -> TestResult {
+    let place = Place::new()?;
+    let digest = place.put(&gzip(&layer_like(100_000, 42), 6))?;
+    let verdicts = || Arc::new(Verdicts::new(None));
+    let index = |options: LayersOptions| -> TestResult<_> {
+        let layers = Layers::new(options, verdicts());
+        Ok(layers.index(&place.blob(&digest)?)?.kept.err())
+    };
+    let none = index(LayersOptions::default())?;
+    assert!(matches!(none, Some(NotKept::NoCache)), "{none:?}");
+    let small = index(LayersOptions {
+        cache: Some(place.cache()?),
+        cache_size: 100,
+        ..LayersOptions::default()
+    })?;
+    assert!(
+        matches!(small, Some(NotKept::TooLarge { limit: 100, .. })),
+        "{small:?}"
+    );
+    // A directory with something in it in the file's place.
+    std::fs::create_dir_all(place.toc_path(&digest)?.join("full"))?;
+    let layers = place.layers()?;
+    for _ in 0..2 {
+        let indexed = layers.index(&place.blob(&digest)?)?;
+        assert!(matches!(indexed.kept, Err(NotKept::Dir(_))), "{indexed:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn indexing_a_damaged_layer_says_so() -> TestResult {
+    let place = Place::new()?;
+    let mut blob = gzip(&layer_like(100_000, 43), 6);
+    let digest = Digest::of(&blob);
+    blob[5000] ^= 1;
+    std::fs::write(place.path(&digest), &blob)?;
+    let layers = place.layers()?;
+    for turn in ["first", "remembered"] {
+        let error = layers.index(&place.blob(&digest)?).err().ok_or("indexed")?;
+        assert_eq!(error.code(), "BLOB_DIGEST", "{turn}");
+    }
+    layers.shut_down();
+    let error = layers.index(&place.blob(&digest)?).err().ok_or("indexed")?;
+    assert_eq!(error.code(), "BLOB_DIGEST", "known without a pass");
+    let good = place.put(&gzip(b"x", 6))?;
+    let error = layers.index(&place.blob(&good)?).err().ok_or("indexed")?;
+    assert!(matches!(error, Error::ShutDown), "{error}");
+    Ok(())
+}
+
+#[test]
 fn damaged_tocs_are_made_again() -> TestResult {
     let place = Place::new()?;
     let mut bytes = tar_of(1, 3)?;
     bytes.extend(layer_like(600_000, 5));
     let digest = place.put(&gzip(&bytes, 6))?;
     let first = place.open(&place.layers()?, &digest)??;
-    let path = place
-        .cache()?
-        .shelf("toc")?
-        .path()
-        .join(verify::file_name(&digest));
+    let path = place.toc_path(&digest)?;
     let good = std::fs::read(&path)?;
     let Some(Ok(tree)) = first.toc().tree() else {
         return Err("no tree".into());

@@ -9,3 +9,4 @@ mod layer;
 mod sample;
 mod stream;
 mod tar;
+mod vfs;

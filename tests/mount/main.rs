@@ -6,6 +6,7 @@ mod common;
 
 mod attributes;
 mod blobs;
+mod cache;
 mod changes;
 mod hostile_blob;
 mod hostile_layout;

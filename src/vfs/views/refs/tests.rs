@@ -194,3 +194,22 @@ fn what_moved_is_told_and_gets_a_key_of_its_own() -> TestResult {
     assert_eq!(moved(&gone, &back), [""; 0], "what is new was not known");
     Ok(())
 }
+
+#[test]
+fn many_entries_of_one_name_take_little_time() -> TestResult {
+    // Each compared with each other they take minutes.
+    const COUNT: usize = 20_000;
+    let entries: Vec<Value> = (0..COUNT)
+        .map(|number| entry(&number.to_string(), &[(REF, "app")]))
+        .collect();
+    let begun = std::time::Instant::now();
+    let many = snapshot(&entries, None)?;
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(10), "took {took:?}");
+    assert_eq!(
+        many.images(),
+        COUNT + 1,
+        "the name, and each with its digest"
+    );
+    Ok(())
+}
