@@ -164,7 +164,8 @@ fn serve(
     let ended = attend(arguments, &source, &mount, signals, &outlet);
     source.views.layers().shut_down();
     let result = match ended {
-        Ok(Ended::FromOutside(result)) => result,
+        Ok(Ended::FromOutside(Ok(()))) => Ok(()),
+        Ok(Ended::FromOutside(Err(error))) => end(&mount).and(Err(error)),
         Ok(Ended::BySignal) => end(&mount),
         Err(error) => end(&mount).and(Err(error)),
     };

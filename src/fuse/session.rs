@@ -11,9 +11,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fuser::{Config, INodeNo, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Config, INodeNo, MountOption, Session, SessionACL};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::mount::UnmountFlags;
 
@@ -175,7 +177,7 @@ pub struct Mount {
     /// Device number of the mount, by which it is told from another one at its place.
     device: u64,
     notifier: Notifier,
-    ended: std::sync::mpsc::Receiver<io::Result<()>>,
+    ended: Receiver<io::Result<()>>,
 }
 
 impl Mount {
@@ -194,22 +196,16 @@ impl Mount {
         let session = Session::new(adapter, mountpoint, &config)
             .map_err(|error| mount_error(mountpoint, error))?;
         let notifier = Notifier(session.notifier());
-        let (sender, ended) = std::sync::mpsc::channel();
-        let run = move || {
-            // Nobody may be left to hear it.
-            drop(sender.send(session.run()));
-        };
-        let spawned = std::thread::Builder::new()
-            .name("session".into())
-            .spawn(run);
-        spawned.map_err(|source| io_error("serve", mountpoint, source))?;
+        let serve = |source| io_error("serve", mountpoint, source);
+        // Dropped on the way out of here, it unmounts.
+        let session = session.spawn().map_err(serve)?;
         let metadata = std::fs::metadata(mountpoint)
             .map_err(|source| io_error("look at", mountpoint, source))?;
         let mount = Self {
             mountpoint: mountpoint.to_owned(),
             device: metadata.dev(),
             notifier,
-            ended,
+            ended: watch_end(session).map_err(serve)?,
         };
         read_ahead(metadata.dev());
         Ok(mount)
@@ -226,7 +222,6 @@ impl Mount {
     /// # Errors
     /// What ended it, if it was not an unmount.
     pub fn wait(&self, patience: Duration) -> Option<io::Result<()>> {
-        use std::sync::mpsc::RecvTimeoutError;
         match self.ended.recv_timeout(patience) {
             Ok(result) => Some(result),
             Err(RecvTimeoutError::Timeout) => None,
@@ -249,6 +244,36 @@ impl Mount {
             other => other,
         }
     }
+}
+
+/// Tells when the session has ended, and sees to it that nothing is unmounted by that.
+///
+/// A session of fuser unmounts, when it ends, whatever is mounted at its path by then, be
+/// it another mount (release 0.18.0 takes the error that the device reports after an
+/// unmount for a sign that it is still mounted). What would do so is never dropped; it
+/// keeps a descriptor of the device, as long as the process lasts.
+fn watch_end(mut session: BackgroundSession) -> io::Result<Receiver<io::Result<()>>> {
+    let (hand_over, handed) = sync_channel::<JoinHandle<io::Result<()>>>(1);
+    let (sender, ended) = channel();
+    let watch = move || -> io::Result<()> {
+        let Ok(guard) = handed.recv() else {
+            return Ok(());
+        };
+        let result = guard.join();
+        let panicked = |_| Err(io::Error::other("the session panicked"));
+        // Nobody may be left to hear it.
+        drop(sender.send(result.unwrap_or_else(panicked)));
+        Ok(())
+    };
+    let watching = std::thread::Builder::new()
+        .name("session".into())
+        .spawn(watch)?;
+    // The watching thread's own handle takes the place of the one that it waits for.
+    let guard = std::mem::replace(&mut session.guard, watching);
+    std::mem::forget(session);
+    // It is there, and waits for this.
+    drop(hand_over.send(guard));
+    Ok(ended)
 }
 
 /// The device number of what is mounted at `path`, without asking its daemon.

@@ -1,7 +1,7 @@
 //! What happens to a mount while blobs appear, are swapped, or are overwritten.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::thread;
@@ -173,6 +173,40 @@ fn b5_a_blob_swapped_by_rename() {
             .unwrap_or_else(|error| panic!("{what}: mended: {error}"));
         assert_eq!(large.read(&mended, &what), (200, 0), "{what}: mended");
     }
+}
+
+#[test]
+fn an_older_damaged_file_is_handed_to_nobody_else() {
+    const NAME: &str = "an_older_damaged_file_is_handed_to_nobody_else";
+    if !has(NAME, &[Need::Fuse]) {
+        return;
+    }
+    let large = Large::start(Compression::None);
+    let (blob, mended) = (large.blob(), large.layout.path().join("mended"));
+    fs::copy(&blob, &mended).expect("a blob can be copied");
+    // The kernel may read this very file itself as long as somebody has it open.
+    let held = large.open().expect("the layer is sound");
+    assert_eq!(large.read(&held, "before"), (200, 0));
+    large
+        .layout
+        .damage(&large.layer.descriptor, Damage::FlippedBit);
+    fs::rename(&mended, &blob).expect("a blob can be moved");
+    let read_all = |mut file: File| {
+        fadvise(&file, 0, None, Advice::DontNeed).expect("a cache can be dropped");
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map(|_| bytes)
+    };
+    for turn in 0..3 {
+        match large.open().and_then(read_all) {
+            Ok(bytes) => assert!(bytes == large.tar, "turn {turn}: wrong bytes"),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EBADMSG), "{error}"),
+        }
+    }
+    drop(held);
+    // The kernel tells of the last close when it finds the time.
+    until(AT_ALL, "the new file is served", || large.open().is_ok());
+    let bytes = large.open().and_then(read_all).expect("it is mended");
+    assert!(bytes == large.tar, "wrong bytes after it was mended");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::{Compression, Need, TestMount, has, run, run_ok, skip};
+use crate::common::{Compression, MountOptions, Need, TestMount, Tmpfs, has, run, run_ok, skip};
 use crate::patience::until;
 use crate::sample::{Sample, mount_line, names};
 
@@ -194,6 +194,94 @@ fn a_daemon_in_the_background() {
 }
 
 #[test]
+fn a_daemon_keeps_nothing_of_who_started_it() {
+    const NAME: &str = "a_daemon_keeps_nothing_of_who_started_it";
+    if !has(NAME, &[Need::Fuse]) {
+        return;
+    }
+    let sample = Sample::new();
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let mut daemon = Background { dir, pid: 0 };
+    let (dir, mountpoint) = (daemon.dir.path().to_owned(), daemon.mountpoint());
+    fs::create_dir(&mountpoint).expect("it is ours");
+    // One is only there, the other one names the log file.
+    let script = r#"exec 7>"$1/lock" 9>"$1/log"; shift; exec "$@""#;
+    let output = Command::new("bash")
+        .args(["-c", script, "bash"])
+        .arg(&dir)
+        .args([
+            OCIFS,
+            "mount",
+            "-v",
+            "--log-file",
+            "/dev/fd/9",
+            "--cache-dir",
+        ])
+        .args([&dir.join("cache"), sample.layout.path(), &mountpoint])
+        .output()
+        .expect("there is a shell");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let status = fs::read(mountpoint.join(".ocifs/status.json")).expect("there is a status");
+    let status: Value = serde_json::from_slice(&status).expect("it is JSON");
+    let process = status["pid"].to_string();
+    daemon.pid = process.parse().expect("it is a number");
+    let open: Vec<PathBuf> = fs::read_dir(format!("/proc/{process}/fd"))
+        .expect("the daemon runs")
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .collect();
+    assert!(!open.contains(&dir.join("lock")), "{open:?}");
+    let logs = open.iter().filter(|path| **path == dir.join("log"));
+    assert_eq!(
+        logs.count(),
+        3,
+        "output, messages, and what both are from: {open:?}"
+    );
+    // What it needs of its own it has kept.
+    let tar = fs::read(mountpoint.join("app/layers/00.tar")).expect("it is sound");
+    assert!(tar == sample.tar, "wrong bytes");
+    sample.layout.add_ref("later", &sample.image);
+    until(AT_ALL, "the change is seen", || {
+        mountpoint.join("later").exists()
+    });
+    run_ok(OCIFS, &["unmount".as_ref(), mountpoint.as_os_str()]);
+    until(AT_ALL, "the daemon ends", || is_gone(daemon.pid));
+    let log = fs::read_to_string(dir.join("log")).expect("there is a log");
+    assert!(log.contains("is unmounted"), "{log}");
+}
+
+#[test]
+fn messages_of_a_daemon_in_front_go_to_its_log_file() {
+    const NAME: &str = "messages_of_a_daemon_in_front_go_to_its_log_file";
+    if !has(NAME, &[Need::Fuse]) {
+        return;
+    }
+    let sample = Sample::new();
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let log = dir.path().join("log");
+    fs::write(&log, "what was there\n").expect("it is ours");
+    let options = MountOptions::new(sample.layout.path()).arg("-v");
+    let mount = options.arg("--log-file").arg(&log).start();
+    sample.layout.add_ref("later", &sample.image);
+    until(AT_ALL, "the change is seen", || {
+        mount.join("later").exists()
+    });
+    let said = || fs::read_to_string(&log).expect("there is a log");
+    until(AT_ALL, "it is logged", || {
+        said().contains("the index changed")
+    });
+    assert!(said().starts_with("what was there\n"), "{}", said());
+    let stderr = mount.stderr();
+    assert!(!stderr.contains("the index changed"), "{stderr}");
+    assert!(
+        stderr.contains("is mounted on"),
+        "until it is mounted: {stderr}"
+    );
+    assert_eq!(mount.unmount().code(), Some(0));
+    assert!(said().contains("is unmounted"), "{}", said());
+}
+
+#[test]
 fn a_start_that_fails_leaves_no_mount() {
     if !has("a_start_that_fails_leaves_no_mount", &[Need::Fuse]) {
         return;
@@ -233,6 +321,65 @@ fn signals_unmount() {
         assert!(names(&mountpoint).is_empty(), "{signal:?}");
         assert_eq!(mount.unmount().code(), Some(0), "{signal:?}");
     }
+}
+
+#[test]
+fn a_signal_takes_down_no_other_mount() {
+    const NAME: &str = "a_signal_takes_down_no_other_mount";
+    if !has(NAME, &[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let sample = Sample::new();
+    let mount = sample.start();
+    let path = mount.path().to_owned();
+    let file = File::open(mount.join("app/layers/00.tar")).expect("it is sound");
+    // Somebody unmounts it, and mounts something else there, while a file is open.
+    run_ok("umount", &["-l".as_ref(), path.as_os_str()]);
+    let words = ["-t", "tmpfs", "tmpfs"].map(OsStr::new);
+    run_ok("mount", &[&words[..], &[path.as_os_str()]].concat());
+    fs::write(path.join("theirs"), "x").expect("it is in memory");
+    send(&mount, Signal::TERM);
+    thread::sleep(Duration::from_millis(500));
+    let theirs = names(&path);
+    drop(file);
+    until(AT_ALL, "the daemon ends", || is_gone(mount.pid()));
+    let after = names(&path);
+    run("umount", &[&path]);
+    assert_eq!(theirs, ["theirs"], "it was unmounted");
+    assert_eq!(after, ["theirs"], "it was unmounted at the end");
+    assert_eq!(mount.unmount().code(), Some(0));
+}
+
+#[test]
+fn unmounting_ends_no_process_that_another_mount_names() {
+    const NAME: &str = "unmounting_ends_no_process_that_another_mount_names";
+    if !has(NAME, &[Need::Fuse, Need::Root]) {
+        return;
+    }
+    let sample = Sample::new();
+    let mount = sample.start();
+    let other = Tmpfs::mount("size=64k");
+    let control = other.path().join(".ocifs");
+    fs::create_dir(&control).expect("it is in memory");
+    let status = json!({"pid": mount.pid()}).to_string();
+    fs::write(control.join("status.json"), status).expect("it is in memory");
+    let words = [
+        "unmount".as_ref(),
+        "--force".as_ref(),
+        other.path().as_os_str(),
+    ];
+    let begun = Instant::now();
+    run_ok(OCIFS, &words);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "waited for it: {took:?}");
+    thread::sleep(Duration::from_millis(300));
+    assert!(
+        !is_gone(mount.pid()),
+        "the daemon of another mount was ended"
+    );
+    let tar = fs::read(mount.join("app/layers/00.tar")).expect("it is sound");
+    assert!(tar == sample.tar, "wrong bytes");
+    assert_eq!(mount.unmount().code(), Some(0));
 }
 
 #[test]
