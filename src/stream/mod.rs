@@ -43,7 +43,10 @@ mod span_cache;
 mod zstd;
 mod zstd_blocks;
 
-pub use checkpoint::zstd::{find as find_checkpoints, may_find as may_find_checkpoints};
+pub use checkpoint::zstd::{
+    Density, find as find_checkpoints, find_with as find_checkpoints_with,
+    may_find as may_find_checkpoints,
+};
 pub use error::{Error, ErrorClass};
 pub use input::Chunks;
 pub use limits::Limits;

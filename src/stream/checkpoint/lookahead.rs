@@ -15,10 +15,6 @@ use crate::stream::offset::BlobOffset;
 use crate::stream::span::{SpanId, SpanTable};
 use crate::stream::zstd_blocks::{Entropy, PADDING, TableSource, Unparsed, Walker, read_block};
 
-/// The longest way between two checkpoints, in decoded bytes: a read may have to decode
-/// all of it at once.
-pub(super) const MAX_INTERVAL: u64 = 16 << 20;
-
 /// How many references are held at most, of 16 bytes each. Beyond, the next checkpoint is
 /// chosen from what is known.
 const MAX_REFERENCES: usize = 1 << 20;
@@ -79,6 +75,8 @@ pub(super) struct Lookahead<'a> {
     table: &'a SpanTable,
     /// The spans of the frame.
     spans: Range<u32>,
+    /// The longest way between two checkpoints, in decoded bytes.
+    max_interval: u64,
     next: u32,
     walker: Walker,
     input: Input,
@@ -99,12 +97,14 @@ impl<'a> Lookahead<'a> {
         table: &'a SpanTable,
         spans: Range<u32>,
         first_block: BlobOffset,
+        max_interval: u64,
     ) -> Self {
         Self {
             source,
             table,
             next: spans.start,
             spans,
+            max_interval,
             walker: Walker::new(),
             input: Input::at(first_block),
             block: Vec::new(),
@@ -132,7 +132,7 @@ impl<'a> Lookahead<'a> {
         let is_dear =
             |cost: Option<(usize, u64)>| cost.is_none_or(|(_, cost)| cost > spacing / DEAR);
         if is_dear(best) {
-            let far = MAX_INTERVAL.min(spacing * 4);
+            let far = self.max_interval.min(spacing * 4);
             self.read(spacing, far + spacing)?;
             let later = near.end() + base + 1..=far + base;
             best = self
@@ -414,7 +414,7 @@ mod tests {
         ];
         for (name, tables, repeated, expected) in rows {
             let (source, table) = (Vec::new(), table());
-            let mut lookahead = Lookahead::new(&source, &table, 0..1, BlobOffset(0));
+            let mut lookahead = Lookahead::new(&source, &table, 0..1, BlobOffset(0), 0);
             lookahead.queue.push_back(ahead(0, tables.clone()));
             lookahead.queue.push_back(ahead(9, tables));
             lookahead.decide(repeated);
@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn references_count_at_each_candidate_that_they_cross() {
         let (source, table) = (Vec::new(), table());
-        let mut lookahead = Lookahead::new(&source, &table, 0..1, BlobOffset(0));
+        let mut lookahead = Lookahead::new(&source, &table, 0..1, BlobOffset(0), 0);
         let none = || [TableSource::Unset, TableSource::Unset, TableSource::Unset];
         for start in [0, 100, 200, 300] {
             lookahead.queue.push_back(ahead(start, none()));

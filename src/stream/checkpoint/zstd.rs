@@ -1,8 +1,23 @@
 //! Finds checkpoints within long zstd frames.
 //!
 //! Most writers of layers make one frame of the whole, so that without checkpoints every
-//! read would decode from its start. This second pass, made after the first, goes through
-//! the frame once more:
+//! read would decode from its start. A frame has no places made for starting, but between
+//! two of its blocks (128 KiB decoded at most) a decoder knows little: RFC 8878 lets a
+//! block take over from those before it
+//!
+//! - the Huffman table ("treeless" literals), described by bytes of some earlier block;
+//! - three FSE tables ("repeat" mode): described likewise, predefined, or of one symbol;
+//! - three repeat offsets;
+//! - the window: decoded bytes that matches copy.
+//!
+//! That is what the dictionary format of section 5 holds, so a checkpoint is a dictionary,
+//! and going on from there is decoding with it: any decoder can, without knowing how. How
+//! one is made and used is told in [`dictionary`](super::dictionary).
+//!
+//! # The search
+//!
+//! The first pass knows where spans begin: always between two blocks. This second one, made
+//! after it, goes through the frame once more:
 //!
 //! ```text
 //!   lookahead      reads blocks without decoding: state, references, where to cut
@@ -14,14 +29,36 @@
 //!   history        the decoded bytes, for the next dictionary
 //! ```
 //!
-//! It is an improvement and no more: whatever it cannot follow leaves the frame without
-//! checkpoints, and no error.
+//! The tables and repeat offsets follow from headers and sequences alone, so `lookahead`
+//! decodes no literal and makes no output
+//! ([`zstd_blocks`](crate::stream::zstd_blocks)); it takes half the time of decoding or
+//! less. It also learns where each match copies from, and that decides what a checkpoint
+//! costs. Of a window of 8 MiB the blocks up to the next checkpoint refer to a few percent,
+//! and nothing else of it is kept: an interval must be known to its end before the
+//! dictionary at its start can be made, and that dictionary serves no later block. How many
+//! bytes cross a place changes quickly from block to block, so around each place where a
+//! checkpoint is due the cheapest is taken.
+//!
+//! # What it may cost
+//!
+//! Spacing is traded for size ([`Density`]): checkpoints come closer to each other while all
+//! of them together are small beside the stored bytes, farther apart where they are dear,
+//! and are left out where that does not help (noise that is repeated from far away). Memory
+//! is bounded by a window, an interval and the references ahead.
+//!
+//! # Why it can be trusted
+//!
+//! It need not be. Every interval is decoded from its dictionary before that is kept, by
+//! the code that serves reads, and its bytes are compared with the checks of the first
+//! pass; every read compares them again. So a fault in the reading of blocks costs speed
+//! and no byte. It is an improvement and no more: whatever it cannot follow leaves the frame
+//! without checkpoints, and no error.
 
 use std::ops::Range;
 
 use crate::store::ReadAt;
 use crate::stream::checkpoint::dictionary::{Dictionary, window_descriptor};
-use crate::stream::checkpoint::lookahead::{Ahead, Lookahead, MAX_INTERVAL, Refusal, merge};
+use crate::stream::checkpoint::lookahead::{Ahead, Lookahead, Refusal, merge};
 use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart};
 use crate::stream::error::Error;
 use crate::stream::input::Direct;
@@ -32,23 +69,58 @@ use crate::stream::span::{self, Checkpoints, SpanId, SpanTable};
 use crate::stream::zstd::{Decoder, Event, FrameHeader};
 use crate::stream::zstd_blocks::Unparsed;
 
-/// Frames of fewer decoded bytes get no checkpoints: all of them decodes in some ten
-/// milliseconds.
-const MIN_FRAME: u64 = 8 << 20;
+/// How close checkpoints are made, and what they may cost; tests make them closer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Density {
+    /// Frames of fewer decoded bytes get no checkpoints: all of them decodes in some ten
+    /// milliseconds.
+    pub min_frame: u64,
+    /// How far checkpoints are apart, in decoded bytes, while they are cheap: a random read
+    /// decodes half of it on average. Where they are dear, twice as far or four times.
+    pub spacing: u32,
+    /// A checkpoint that makes the heap grow beyond this share of the stored bytes before
+    /// it, in thousandths, is left out.
+    pub max_share: u32,
+}
 
-/// How far checkpoints are apart, in decoded bytes, while the heap is below a share of the
-/// stored bytes, in thousandths: first what makes reads fast, then what keeps it small. A
-/// random read decodes half of it on average.
-const SPACINGS: [(u64, u64); 2] = [(15, 4 << 20), (50, 8 << 20)];
+impl Default for Density {
+    fn default() -> Self {
+        Self {
+            min_frame: 8 << 20,
+            spacing: 4 << 20,
+            max_share: 100,
+        }
+    }
+}
 
-/// A checkpoint that makes the heap grow beyond this share of the stored bytes before it,
-/// in thousandths, is left out.
-const MAX_SHARE: u64 = 100;
+impl Density {
+    /// The longest way between two checkpoints, in decoded bytes: a read may have to decode
+    /// all of it at once.
+    fn max_interval(&self) -> u64 {
+        u64::from(self.spacing) * 4
+    }
+
+    /// How far the next checkpoint should be, when the heap has `used` bytes for the
+    /// `covered` stored ones: first what makes reads fast, then what keeps it small.
+    fn spacing(&self, used: u64, covered: u64) -> u64 {
+        let max_share = u64::from(self.max_share);
+        let spacing = u64::from(self.spacing);
+        let is_below = |percent: u64| used * 1000 * 100 <= covered * max_share * percent;
+        if is_below(15) {
+            spacing
+        } else if is_below(50) {
+            spacing * 2
+        } else {
+            self.max_interval()
+        }
+    }
+}
 
 /// Whether [`find`] could find something: whether there is a long zstd frame.
 #[must_use]
 pub fn may_find(table: &SpanTable) -> bool {
-    table.compression() == Compression::Zstd && long_frames(table).next().is_some()
+    let min_frame = Density::default().min_frame;
+    table.compression() == Compression::Zstd && long_frames(table, min_frame).next().is_some()
 }
 
 /// Finds better checkpoints for a stream that was decoded to its end once; `None` where
@@ -61,10 +133,23 @@ pub fn find(
     table: &SpanTable,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Checkpoints>, Error> {
+    find_with(&Density::default(), source, table, stop)
+}
+
+/// As [`find`], with checkpoints of another density.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_with(
+    density: &Density,
+    source: &dyn ReadAt,
+    table: &SpanTable,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Checkpoints>, Error> {
     let mut found = Checkpoints::default();
     if table.compression() == Compression::Zstd {
-        for (blob_offset, spans) in long_frames(table) {
-            Search::new(source, table, spans, &mut found).run(blob_offset, stop)?;
+        for (blob_offset, spans) in long_frames(table, density.min_frame) {
+            Search::new(density, source, table, spans, &mut found).run(blob_offset, stop)?;
         }
     }
     if found.list.is_empty() {
@@ -79,22 +164,23 @@ pub fn find(
     Ok(Some(found))
 }
 
-/// Where long frames begin, and their spans.
-fn long_frames(table: &SpanTable) -> impl Iterator<Item = (BlobOffset, Range<u32>)> {
+/// Where frames of at least `min_len` decoded bytes begin, and their spans.
+fn long_frames(table: &SpanTable, min_len: u64) -> impl Iterator<Item = (BlobOffset, Range<u32>)> {
     let list = &table.checkpoints().list;
     let all = u32::try_from(table.spans().len()).unwrap_or(u32::MAX);
     let ends = list.iter().skip(1).map(|next| next.span.0).chain([all]);
-    list.iter().zip(ends).filter_map(|(checkpoint, end)| {
+    list.iter().zip(ends).filter_map(move |(checkpoint, end)| {
         let Restart::Fresh { blob_offset } = checkpoint.restart else {
             return None;
         };
         let len = table.start_of(SpanId(end)).0 - table.start_of(checkpoint.span).0;
-        (len >= MIN_FRAME).then_some((blob_offset, checkpoint.span.0..end))
+        (len >= min_len).then_some((blob_offset, checkpoint.span.0..end))
     })
 }
 
 /// The search in one frame.
 struct Search<'a> {
+    density: &'a Density,
     source: &'a dyn ReadAt,
     table: &'a SpanTable,
     spans: Range<u32>,
@@ -108,6 +194,7 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(
+        density: &'a Density,
         source: &'a dyn ReadAt,
         table: &'a SpanTable,
         spans: Range<u32>,
@@ -115,6 +202,7 @@ impl<'a> Search<'a> {
     ) -> Self {
         let before = (found.list.len(), found.heap.len());
         Self {
+            density,
             source,
             table,
             spans,
@@ -147,13 +235,16 @@ impl<'a> Search<'a> {
         let header = self.header(frame_at)?;
         let first_block = BlobOffset(frame_at.0 + header.len as u64);
         let spans = self.spans.clone();
-        let mut lookahead = Lookahead::new(self.source, self.table, spans, first_block);
+        let max_interval = self.density.max_interval();
+        let mut lookahead =
+            Lookahead::new(self.source, self.table, spans, first_block, max_interval);
         let mut covered = 0;
         loop {
             if stop() {
                 return Err(Error::Stopped.into());
             }
-            let interval = lookahead.next_interval(self.spacing(covered))?;
+            let used = (self.found.heap.len() - self.before.1) as u64;
+            let interval = lookahead.next_interval(self.density.spacing(used, covered))?;
             let Some(first) = interval.first() else {
                 return Ok(());
             };
@@ -167,15 +258,6 @@ impl<'a> Search<'a> {
             self.history
                 .drain(..self.history.len().saturating_sub(window));
         }
-    }
-
-    /// How far the next checkpoint should be, when `covered` stored bytes of the frame have
-    /// theirs.
-    fn spacing(&self, covered: u64) -> u64 {
-        let used = (self.found.heap.len() - self.before.1) as u64;
-        let fits = |(share, _): &&(u64, u64)| used * 1000 <= covered * share;
-        let spacing = SPACINGS.iter().find(fits);
-        spacing.map_or(MAX_INTERVAL, |(_, spacing)| *spacing)
     }
 
     fn header(&self, frame_at: BlobOffset) -> Result<FrameHeader, Refusal> {
@@ -249,7 +331,7 @@ impl<'a> Search<'a> {
         let (Some(start), Some(len)) = (place, len) else {
             return Ok(());
         };
-        if used as u64 * 1000 > covered * MAX_SHARE {
+        if used as u64 * 1000 > covered * u64::from(self.density.max_share) {
             return Ok(());
         }
         self.found.heap.extend_from_slice(&packed);
