@@ -5,8 +5,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod fuzz;
 mod layer;
 mod sample;
 mod stream;
 mod tar;
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
 mod vfs;

@@ -1,5 +1,6 @@
 //! Random access equals decoding everything and slicing; streams that are refused.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use ocifs::store::ReadAt;
@@ -146,6 +147,34 @@ fn noise_that_is_repeated_would_cost_too_much() -> TestResult {
         .collect();
     let blob = zstd_stream(&noise.repeat(24), 3, 21);
     check_improved("repeated noise", &blob, &noise.repeat(24), 0)
+}
+
+/// A block whose matches all have one offset code, and noise without matches after it: no
+/// block says for long whether the table of one symbol is still wanted.
+#[test]
+fn noise_after_a_table_of_one_symbol() -> TestResult {
+    let mut random = Random(38);
+    let mut noise = |len: usize| -> Vec<u8> {
+        let byte = |_| (random.below(256) & 0xff) as u8;
+        (0..len).map(byte).collect()
+    };
+    let piece = noise(60);
+    let repeated: Vec<u8> = (0..200)
+        .flat_map(|_| [&piece[..], &noise(5)].concat())
+        .collect();
+    let parts = [
+        layer_like(9 << 20, 37),
+        repeated,
+        noise(24 << 20),
+        layer_like(9 << 20, 39),
+    ];
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1)?;
+    for part in &parts {
+        encoder.write_all(part)?;
+        // Ends a block.
+        encoder.flush()?;
+    }
+    check_improved("noise", &encoder.finish()?, &parts.concat(), 6)
 }
 
 #[test]

@@ -64,7 +64,9 @@ pub(super) struct Ahead {
     /// What a checkpoint here would cost: bytes before it that are referred to from it
     /// and from the spans after it, within the spacing.
     crossing: u64,
-    /// Whether a checkpoint can be here; `None` until a block with sequences is met.
+    /// Whether a checkpoint can be here; `None` until a block with sequences is met. That
+    /// may be after megabytes of noise, so it is taken for yes: no writer is known that
+    /// repeats a table of one symbol, and the interval is tried before it is kept.
     is_usable: Option<bool>,
 }
 
@@ -141,8 +143,12 @@ impl<'a> Lookahead<'a> {
                 // So many references that nothing more was read.
                 .or_else(|| self.cheapest(base..=far + base));
         }
-        let (count, _) = best.ok_or(Unparsed("no usable checkpoint"))?;
-        Ok(self.take(count))
+        let is_rest = self.next == self.spans.end && self.position - base <= self.max_interval;
+        match best {
+            Some((count, _)) => Ok(self.take(count)),
+            None if is_rest => Ok(self.take(self.queue.len())),
+            None => Err(Unparsed("no usable checkpoint").into()),
+        }
     }
 
     /// Reads on until `len` bytes from the start of the queue are known.
@@ -181,7 +187,7 @@ impl<'a> Lookahead<'a> {
         let queue = self.queue.iter().enumerate().skip(1);
         queue
             .filter(move |(_, ahead)| starts.contains(&ahead.start))
-            .filter(|(_, ahead)| ahead.is_usable == Some(true))
+            .filter(|(_, ahead)| ahead.is_usable != Some(false))
             .map(|(index, ahead)| (index, ahead.crossing))
     }
 

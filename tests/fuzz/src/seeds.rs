@@ -1,0 +1,206 @@
+//! Where fuzzing starts: what is in tests/golden, and what is made of it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ocifs::layer::{Layers, LayersOptions};
+use ocifs::oci::Digest;
+use ocifs::store::{Blob, CacheDir, Verdicts, verify};
+
+use super::random::Random;
+use super::{documents, gzip, json, names, tar, toc_file, zstd, zstd_checkpoints};
+
+/// A parser, what must hold of it, and what it is tried on first.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// What `scripts/fuzz` calls it.
+    pub name: &'static str,
+    /// Panics where an invariant does not hold.
+    pub check: fn(&[u8]),
+    seeds: fn(&Golden) -> io::Result<Vec<Vec<u8>>>,
+}
+
+/// All targets.
+pub const TARGETS: [Target; 8] = [
+    Target {
+        name: "gzip",
+        check: gzip::check,
+        seeds: |golden| golden.with_extension("gz"),
+    },
+    Target {
+        name: "zstd",
+        check: zstd::check,
+        seeds: |golden| golden.with_extension("zst"),
+    },
+    Target {
+        name: "zstd_checkpoints",
+        check: zstd_checkpoints::check,
+        seeds: |_| Ok(recipes()),
+    },
+    Target {
+        name: "tar",
+        check: tar::check,
+        seeds: |golden| golden.with_extension("tar"),
+    },
+    Target {
+        name: "toc_file",
+        check: toc_file::check,
+        seeds: Golden::tocs,
+    },
+    Target {
+        name: "json",
+        check: json::check,
+        seeds: Golden::documents,
+    },
+    Target {
+        name: "names",
+        check: names::check,
+        seeds: Golden::texts,
+    },
+    Target {
+        name: "documents",
+        check: documents::check,
+        seeds: Golden::documents,
+    },
+];
+
+impl Target {
+    /// What it starts with: golden files of its format, and inputs that were found, which
+    /// are golden files named `fuzz-TARGET-...`.
+    ///
+    /// # Errors
+    /// Those of reading `golden`.
+    pub fn seeds(&self, golden: &Path) -> io::Result<Vec<Vec<u8>>> {
+        let golden = Golden::read(golden)?;
+        let mut seeds = (self.seeds)(&golden)?;
+        let found = format!("fuzz-{}-", self.name);
+        seeds.extend(golden.bytes(|name| name.starts_with(&found))?);
+        Ok(seeds)
+    }
+}
+
+/// The files of tests/golden, in order.
+struct Golden {
+    files: Vec<PathBuf>,
+}
+
+impl Golden {
+    fn read(dir: &Path) -> io::Result<Self> {
+        let mut files = Vec::new();
+        let mut left = vec![dir.to_owned()];
+        while let Some(dir) = left.pop() {
+            for entry in fs::read_dir(dir)? {
+                let path = entry?.path();
+                match path.is_dir() {
+                    true => left.push(path),
+                    false => files.push(path),
+                }
+            }
+        }
+        files.sort();
+        Ok(Self { files })
+    }
+
+    fn bytes(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Vec<u8>>> {
+        let name = |path: &&PathBuf| {
+            path.file_name()
+                .is_some_and(|name| is_wanted(&name.to_string_lossy()))
+        };
+        self.files.iter().filter(name).map(fs::read).collect()
+    }
+
+    fn with_extension(&self, extension: &str) -> io::Result<Vec<Vec<u8>>> {
+        let end = format!(".{extension}");
+        self.bytes(|name| name.ends_with(&end) && !name.starts_with("fuzz-"))
+    }
+
+    /// Each JSON document once.
+    fn documents(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut documents = self.bytes(|name| !name.starts_with("fuzz-"))?;
+        documents.retain(|bytes| bytes.starts_with(b"{"));
+        documents.sort();
+        documents.dedup();
+        Ok(documents)
+    }
+
+    /// Each text in a JSON document once, and what has no place in one.
+    fn texts(&self) -> io::Result<Vec<Vec<u8>>> {
+        let documents = self.documents()?;
+        let quoted = documents
+            .iter()
+            .flat_map(|document| document.split(|byte| *byte == b'"'));
+        let mut texts: Vec<_> = quoted.skip(1).step_by(2).map(<[u8]>::to_vec).collect();
+        for text in [
+            "linux/arm64/v8",
+            "windows/amd64:10.0.1",
+            "ghcr.io/org/app:1--2@x",
+        ] {
+            texts.push(text.into());
+        }
+        texts.push(format!("sha512:{}", "0a".repeat(64)).into_bytes());
+        texts.sort();
+        texts.dedup();
+        Ok(texts)
+    }
+
+    /// The files of Tocs that are kept for compressed tars.
+    fn tocs(&self) -> io::Result<Vec<Vec<u8>>> {
+        let is_layer = |name: &str| {
+            !name.starts_with("fuzz-")
+                && (name.ends_with(".gz") || name.ends_with(".zst") || name == "v7.tar")
+        };
+        let mut blobs = self.bytes(is_layer)?;
+        blobs.push(Vec::new());
+        // Large enough for a checkpoint with a window.
+        let mut noise = vec![0; 2 << 20];
+        Random::of_seed(1).fill(&mut noise);
+        blobs.push(members_of(&noise)?);
+        let tocs = blobs.iter().map(|blob| toc(blob));
+        tocs.filter_map(Result::transpose).collect()
+    }
+}
+
+fn members_of(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+/// The file that is kept for a blob; none if it is damaged.
+fn toc(blob: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let dir = tempfile::tempdir()?;
+    let digest = Digest::of(blob);
+    let path = dir.path().join("blob");
+    fs::write(&path, blob)?;
+    let cache = CacheDir::open(&dir.path().join("cache")).map_err(io::Error::other)?;
+    let options = LayersOptions {
+        cache: Some(cache.clone()),
+        ..LayersOptions::default()
+    };
+    let layers = Layers::new(options, Arc::new(Verdicts::new(None)));
+    let blob = Blob::new(digest.clone(), File::open(&path)?)?;
+    if layers.open(Arc::new(blob)).is_err() {
+        return Ok(None);
+    }
+    let shelf = cache.shelf("toc").map_err(io::Error::other)?;
+    fs::read(shelf.path().join(verify::file_name(&digest))).map(Some)
+}
+
+/// Recipes of which some make long frames of every level.
+fn recipes() -> Vec<Vec<u8>> {
+    let recipe = |seed: u64| {
+        let mut random = Random::of_seed(seed);
+        let len = random.within(100..1000);
+        let mut recipe = vec![0; usize::try_from(len).expect("below 1000")];
+        random.fill(&mut recipe);
+        // Every second one without damage.
+        if seed.is_multiple_of(2) {
+            recipe[2] = 0;
+        }
+        recipe
+    };
+    (0..40).map(recipe).collect()
+}
