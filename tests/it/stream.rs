@@ -1,5 +1,8 @@
 //! Random access equals decoding everything and slicing; streams that are refused.
 
+mod crafted;
+mod frame;
+
 use std::io::Write as _;
 use std::sync::Arc;
 

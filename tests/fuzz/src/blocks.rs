@@ -24,19 +24,19 @@ pub struct Spacing {
 }
 
 /// Searches for checkpoints as close as `spacing` says in a stream that decodes to
-/// `decoded`, and compares reads from them. Returns how many were found.
+/// `decoded`, and compares reads from them. Returns the table, and how many were found.
 pub fn check_checkpoints(
     blob: &Vec<u8>,
     decoded: &[u8],
     spacing: Spacing,
     random: &mut Random,
-) -> usize {
+) -> (Arc<SpanTable>, usize) {
     let table = Arc::new(table(blob, decoded, spacing.span));
     let count = improve(&table, blob, spacing.checkpoint);
     for memory in [1 << 20, 0] {
         check_reads(&open(&table, blob.clone(), memory), decoded, 6, random);
     }
-    count
+    (table, count)
 }
 
 /// Searches for checkpoints and puts them into the table. Returns how many were found

@@ -108,7 +108,8 @@ fn put_checks_right(bytes: &mut [u8]) -> Option<()> {
     for (section, (_, (offset, len))) in found.iter().enumerate() {
         let check = span::check(&bytes[*offset..offset + len]);
         let at = HEADER_LEN + RECORD_LEN * section + 24;
-        bytes[at..at + CHECK_LEN].copy_from_slice(&check.to_le_bytes());
+        let place = bytes.get_mut(at..at + CHECK_LEN)?;
+        place.copy_from_slice(&check.to_le_bytes());
     }
     let head_len = HEADER_LEN + RECORD_LEN * usize::from(*bytes.get(12)?);
     let check = span::check(bytes.get(..head_len)?);

@@ -18,7 +18,7 @@ use zstd::stream::Encoder;
 use zstd::zstd_safe::CParameter;
 
 use super::access::{open, pass, place, slice};
-use super::blocks::{Spacing, check_checkpoints, improve, table};
+use super::blocks::{Spacing, check_checkpoints};
 use super::random::Random;
 use super::recipe::Recipe;
 
@@ -44,9 +44,7 @@ pub fn count(bytes: &[u8]) -> usize {
     let limits = Limits::default();
     let (_, decoded) = pass(&blob, 5000, &limits).expect("libzstd wrote it");
     assert!(decoded == plain, "decodes to other bytes");
-    let found = check_checkpoints(&blob, &plain, spacing, &mut random);
-    let table = Arc::new(table(&blob, &plain, spacing.span));
-    improve(&table, &blob, spacing.checkpoint);
+    let (table, found) = check_checkpoints(&blob, &plain, spacing, &mut random);
     for _ in 0..damages {
         let damaged = damage(&blob, &mut random);
         check_damaged(&table, &damaged, &plain, &mut random);
