@@ -2,6 +2,7 @@
 
 mod crafted;
 mod frame;
+mod writers;
 
 use std::io::Write as _;
 use std::sync::Arc;
