@@ -156,6 +156,8 @@ impl<'a> Pass<'a> {
     fn zstd(&mut self) -> Result<(), Error> {
         let mut decoder = zstd::Decoder::at(BlobOffset(0), self.limits.zstd_window);
         let mut frame_len = 0;
+        // Where the frame begins, if that is within the current span.
+        let mut begun = None;
         loop {
             let (step, event) = decoder.advance(self.sink, &mut self.buf[self.len..])?;
             frame_len += step;
@@ -165,18 +167,21 @@ impl<'a> Pass<'a> {
                 zstd::Event::FrameStart(blob_offset) => {
                     frame_len = 0;
                     self.free_mark(Restart::Fresh { blob_offset })?;
+                    begun = (self.len > 0).then_some((self.len, blob_offset));
                     if self.len == 0 {
                         self.place = blob_offset;
                     }
                 }
                 zstd::Event::Boundary(next) => {
                     if self.len >= ZSTD_SPAN_SIZE {
+                        if let Some((at, blob_offset)) = begun.take() {
+                            self.split(at, blob_offset)?;
+                        }
                         self.cut()?;
                         self.place = next;
                     }
                 }
-                // A long frame shares no span with others, so that each has its own
-                // checkpoints.
+                // As in `split`.
                 zstd::Event::FrameEnd if frame_len >= MIN_SPAN_SIZE => self.cut()?,
                 zstd::Event::FrameEnd => {}
                 zstd::Event::End => return Ok(()),
@@ -205,6 +210,18 @@ impl<'a> Pass<'a> {
         if self.len == 0 || self.len >= MIN_SPAN_SIZE {
             self.mark(restart)?;
         }
+        Ok(())
+    }
+
+    /// Ends the current span at its byte `at`, where the frame at `blob_offset` begins: a
+    /// long frame shares no span with others, so that each has its own checkpoints.
+    fn split(&mut self, at: usize, blob_offset: BlobOffset) -> Result<(), Error> {
+        let rest = self.buf[at..self.len].to_vec();
+        self.len = at;
+        self.mark(Restart::Fresh { blob_offset })?;
+        self.place = blob_offset;
+        self.len = rest.len();
+        self.buf[..self.len].copy_from_slice(&rest);
         Ok(())
     }
 

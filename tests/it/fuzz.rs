@@ -11,10 +11,10 @@ use crate::targets::seeds::{TARGETS, Target};
 use crate::targets::zstd_checkpoints;
 
 /// How many changed inputs each target gets.
-const ROUNDS: u64 = 1500;
+const ROUNDS: u64 = 5000;
 
 /// A try with one of these costs a hundred times as much as others.
-const SLOW: (&str, u64) = ("zstd_checkpoints", 150);
+const SLOW: (&str, u64) = ("zstd_checkpoints", 300);
 
 fn seeds(target: &Target) -> TestResult<Vec<Vec<u8>>> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");

@@ -16,7 +16,7 @@ use Input::{Large, Small};
 
 /// Something of everything: words, programs, zeros, noise, and repetitions from far away.
 fn sample() -> Vec<u8> {
-    let words = layer_like(900_000, 60);
+    let words = layer_like(2_000_000, 60);
     let mut random = Random(61);
     let noise: Vec<u8> = (0..300_000)
         .map(|_| (random.below(256) & 0xff) as u8)
@@ -74,7 +74,7 @@ fn written(row: &str, bytes: &[u8]) -> TestResult<Option<Vec<u8>>> {
 
 fn check_rows(rows: &[(Input, &str)]) -> TestResult {
     let large = sample();
-    let small = &large[800_000..1_100_000];
+    let small = &large[1_900_000..2_200_000];
     for (input, row) in rows {
         let bytes = match input {
             Large => &large[..],
@@ -111,6 +111,9 @@ fn gzip_programs() -> TestResult {
         (Large, "pigz -p2 -i -b 128"),
         (Large, "pigz -p2 -R"),
         (Large, "pigz -U"),
+        (Large, "pigz -H"),
+        (Large, "pigz -0"),
+        (Large, "pigz -p2 -b 512 -1"),
         (Small, "pigz -11 -p2"),
         (Small, "zopfli --i1 -c /dev/stdin"),
         (Large, "libdeflate-gzip -1 -c"),
@@ -203,6 +206,7 @@ fn zstd_of_every_kind() -> TestResult {
         (Large, "zstd --zstd=wlog=10"),
         (Large, "zstd --no-compress-literals"),
         (Small, "zstd -3 --compress-literals"),
+        (Large, "zstd -12 --zstd=wlog=19 -T1"),
         (Large, "pzstd -p2 -c"),
         (Large, "pzstd -p1 -9 -c"),
     ])
