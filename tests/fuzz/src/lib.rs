@@ -16,6 +16,10 @@ pub mod documents;
 pub mod gzip;
 pub mod json;
 pub mod names;
+#[allow(
+    clippy::duplicate_mod,
+    reason = "the test binary has it from its own place"
+)]
 #[path = "../../common/random.rs"]
 pub mod random;
 pub mod recipe;
