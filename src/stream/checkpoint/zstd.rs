@@ -33,8 +33,8 @@
 //! decodes no literal and makes no output
 //! ([`zstd_blocks`](crate::stream::zstd_blocks)); it takes half the time of decoding or
 //! less. It also learns where each match copies from, and that decides what a checkpoint
-//! costs. Of a window of 8 MiB the blocks up to the next checkpoint refer to a few percent,
-//! and nothing else of it is kept: an interval must be known to its end before the
+//! costs. Of a window of 8 MiB the blocks up to the next checkpoint refer to little, and
+//! nothing else of it is kept: an interval must be known to its end before the
 //! dictionary at its start can be made, and that dictionary serves no later block. How many
 //! bytes cross a place changes quickly from block to block, so around each place where a
 //! checkpoint is due the cheapest is taken.
@@ -105,7 +105,8 @@ impl Density {
     fn spacing(&self, used: u64, covered: u64) -> u64 {
         let max_share = u64::from(self.max_share);
         let spacing = u64::from(self.spacing);
-        let is_below = |percent: u64| used * 1000 * 100 <= covered * max_share * percent;
+        let is_below =
+            |percent: u64| used * 1000 * 100 <= covered.saturating_mul(max_share * percent);
         if is_below(15) {
             spacing
         } else if is_below(50) {
@@ -331,7 +332,7 @@ impl<'a> Search<'a> {
         let (Some(start), Some(len)) = (place, len) else {
             return Ok(());
         };
-        if used as u64 * 1000 > covered * u64::from(self.density.max_share) {
+        if used as u64 * 1000 > covered.saturating_mul(self.density.max_share.into()) {
             return Ok(());
         }
         self.found.heap.extend_from_slice(&packed);

@@ -153,16 +153,27 @@ impl Golden {
         };
         let mut blobs = self.bytes(is_layer)?;
         blobs.push(Vec::new());
-        // Large enough for a checkpoint with a window.
-        let mut noise = vec![0; 2 << 20];
-        Random::of_seed(1).fill(&mut noise);
-        blobs.push(members_of(&noise)?);
+        // Large enough for checkpoints, with a window or a dictionary.
+        let lines = lines(9 << 20);
+        blobs.push(gzip_of(&lines[..4 << 20])?);
+        blobs.push(::zstd::stream::encode_all(&lines[..], 1)?);
         let tocs = blobs.iter().map(|blob| toc(blob));
         tocs.filter_map(Result::transpose).collect()
     }
 }
 
-fn members_of(bytes: &[u8]) -> io::Result<Vec<u8>> {
+/// Words that are repeated from near.
+fn lines(len: usize) -> Vec<u8> {
+    let mut random = Random::of_seed(1);
+    let mut bytes = Vec::with_capacity(len + 200);
+    while bytes.len() < len {
+        let word = format!("{:x} ", random.next());
+        bytes.extend(word.repeat(1 + word.len() % 8).into_bytes());
+    }
+    bytes
+}
+
+fn gzip_of(bytes: &[u8]) -> io::Result<Vec<u8>> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes)?;
@@ -185,6 +196,8 @@ fn toc(blob: &[u8]) -> io::Result<Option<Vec<u8>>> {
     if layers.open(Arc::new(blob)).is_err() {
         return Ok(None);
     }
+    // Long frames get their checkpoints after the first opening.
+    layers.wait_idle();
     let shelf = cache.shelf("toc").map_err(io::Error::other)?;
     fs::read(shelf.path().join(verify::file_name(&digest))).map(Some)
 }

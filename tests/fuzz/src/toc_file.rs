@@ -5,10 +5,7 @@
 //! - what is accepted is encoded to a file that is no longer, reads as an equal Toc, and
 //!   is encoded to the same bytes again. (Not always to those that were read: sections of
 //!   unknown kinds are passed over.)
-//! - reads through its span table, from a blob that is not the right one, are errors or
-//!   what the checks in the file say.
-
-use std::sync::Arc;
+//! - reads through its span table, from a blob that is not the right one, do not panic.
 
 use ocifs::layer::Toc;
 use ocifs::layer::toc::file::{decode, encode};
@@ -66,7 +63,6 @@ fn read_something(toc: &Toc, bytes: &[u8]) {
     for offset in [0, toc.size().saturating_sub(9)] {
         let _ = stream.read_at(&mut [0; 9], TarOffset(offset));
     }
-    assert!(Arc::strong_count(toc.spans()) >= 1);
 }
 
 /// The digest in the summary.
