@@ -13,7 +13,7 @@
 //! kept that the blocks up to the next checkpoint refer to.
 //!
 //! What a dictionary cannot say is a table with one symbol that a later block repeats:
-//! [`lookahead`](super::lookahead) puts no checkpoint there. A wrong dictionary may decode
+//! where [`lookahead`](super::lookahead) sees that, it puts no checkpoint. A wrong dictionary may decode
 //! without an error to wrong bytes, so each is tried before it is used, and the checks of
 //! the spans are compared on every read.
 
