@@ -217,7 +217,8 @@ impl Verdicts {
             return;
         }
         // The first one looks too: most processes keep fewer.
-        if self.kept.fetch_add(1, Ordering::Relaxed) % LOOK_AFTER == 0 {
+        let before = self.kept.fetch_add(1, Ordering::Relaxed);
+        if before.is_multiple_of(LOOK_AFTER) {
             evict(shelf, KEPT);
         }
     }

@@ -1,5 +1,6 @@
 //! Reading layers for the first time.
 
+use std::iter::Enumerate;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
+use std::vec;
 
 use anyhow::Context;
 use ocifs::layer::toc::cache::{KeptToc, NotKept, TocCache};
@@ -74,6 +76,9 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// The layers that were not handed to the queue yet, with their places.
+type Waiting = parking_lot::Mutex<Enumerate<vec::IntoIter<Wanted>>>;
+
 /// What became of a layer.
 struct Done {
     number: usize,
@@ -96,23 +101,13 @@ fn make(
     };
     let mut bars = Bars::new(wanted.iter().map(size).sum());
     let askers = wanted.len().min(HANDED);
-    let waiting = parking_lot::Mutex::new(wanted.into_iter().enumerate());
+    let waiting = Waiting::new(wanted.into_iter().enumerate());
     let (sender, done) = mpsc::channel();
     thread::scope(|scope| {
         for number in 0..askers {
             let (waiting, sender) = (&waiting, sender.clone());
-            let ask = move || {
-                let next = || waiting.lock().next();
-                while let Some((number, wanted)) = next() {
-                    let Some(done) = index(source, number, &wanted) else {
-                        return;
-                    };
-                    if sender.send(done).is_err() {
-                        return;
-                    }
-                }
-            };
-            let spawned = thread::Builder::new().spawn_scoped(scope, ask);
+            let spawned =
+                thread::Builder::new().spawn_scoped(scope, move || ask(source, waiting, &sender));
             // One is enough to get on.
             if number == 0 {
                 spawned.context("cannot start a thread")?;
@@ -124,7 +119,9 @@ fn make(
             match done.recv_timeout(progress::TICK) {
                 Ok(done) => {
                     read += done.indexed.as_ref().map_or(0, |i| i.toc.blob_size());
-                    bars.aside(|| report.layer(done))?;
+                    let told = bars.aside(|| report.layer(done));
+                    // Who cannot be told anything needs no more work done.
+                    told.inspect_err(|_| layers.shut_down())?;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -135,6 +132,19 @@ fn make(
             bars.show(&layers.passes(), read);
         }
     })
+}
+
+/// Sees layers through, one after the other, until there are none or everything ends.
+fn ask(source: &Source, waiting: &Waiting, done: &mpsc::Sender<Done>) {
+    let next = || waiting.lock().next();
+    while let Some((number, wanted)) = next() {
+        let Some(one) = index(source, number, &wanted) else {
+            return;
+        };
+        if done.send(one).is_err() {
+            return;
+        }
+    }
 }
 
 /// Sees one layer through; nothing if everything is to end.
