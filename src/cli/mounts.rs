@@ -36,8 +36,8 @@ fn topmost(table: &[u8], mountpoint: &Path) -> Option<Mounted> {
         let field = line.split(|byte| *byte == b' ').nth(4);
         field.is_some_and(|field| OsString::from_vec(unescape(field)) == mountpoint)
     };
-    let lines = table.split(|byte| *byte == b'\n');
-    lines.filter(is_there).last().and_then(mount)
+    let mut lines = table.split(|byte| *byte == b'\n');
+    lines.rfind(is_there).and_then(mount)
 }
 
 /// One line of the table of mounts.

@@ -130,7 +130,7 @@ fn refs_and_platforms_choose_layers() {
     let on_amd = layout.image_for("linux/amd64", &[base.clone(), amd.clone()]);
     let on_arm = layout.image_for("linux/arm64/v8", &[base.clone(), arm.clone()]);
     let attestation = layout.attestation(&on_amd);
-    let nested = layout.image_index(&[on_arm.clone()]);
+    let nested = layout.image_index(std::slice::from_ref(&on_arm));
     layout.add_ref("multi", &layout.image_index(&[on_amd, nested, attestation]));
     let single = layout.image(std::slice::from_ref(&other));
     layout.add_entry(&single);
