@@ -5,10 +5,14 @@
 //! - what is accepted is encoded to a file that is no longer, reads as an equal Toc, and
 //!   is encoded to the same bytes again. (Not always to those that were read: sections of
 //!   unknown kinds are passed over.)
+//! - all of its tree can be looked at, and a walk of it ends;
 //! - reads through its span table, from a blob that is not the right one, do not panic.
 
+use std::sync::Arc;
+
 use ocifs::layer::Toc;
-use ocifs::layer::toc::file::{decode, encode};
+use ocifs::layer::toc::file::{decode, decode_tree, encode};
+use ocifs::layer::tree::{Kind, NodeId};
 use ocifs::oci::Digest;
 use ocifs::stream::TarOffset;
 use ocifs::stream::span;
@@ -37,15 +41,35 @@ pub fn check(bytes: &[u8]) {
 
 fn check_one(bytes: &[u8]) {
     let digest = digest(bytes).unwrap_or_else(|| Digest::of(b""));
-    let Ok(toc) = decode(bytes, &digest) else {
+    let Some(toc) = read_all(bytes, &digest) else {
         return;
     };
     let again = encoded(&toc);
     assert!(again.len() <= bytes.len(), "encoded to more bytes");
-    let read = decode(&again, &digest).expect("what we wrote is read");
+    let read = read_all(&again, &digest).expect("what we wrote is read");
     assert!(read == toc, "another Toc when read again");
     assert!(encoded(&read) == again, "other bytes when encoded again");
     read_something(&toc, bytes);
+}
+
+/// The Toc with its tree, if both are sound; all of the tree is looked at.
+fn read_all(bytes: &[u8], digest: &Digest) -> Option<Toc> {
+    let file = bytes.to_vec();
+    let toc = decode(&file, digest).ok()?;
+    if let Some(tree) = decode_tree(&file, digest).ok()? {
+        let mut todo = vec![NodeId::ROOT];
+        while let Some(directory) = todo.pop() {
+            for (name, id) in tree.list(directory) {
+                assert_eq!(tree.find(directory, name), Some(id));
+                let _ = (tree.content(id), tree.xattrs(id).count());
+                if tree.node(id).kind == Kind::Directory {
+                    todo.push(id);
+                }
+            }
+        }
+        toc.set_tree(Ok(Arc::new(tree)));
+    }
+    Some(toc)
 }
 
 fn encoded(toc: &Toc) -> Vec<u8> {
