@@ -44,11 +44,11 @@ const MAX_WRITE: u32 = 1 << 20;
 /// How many read-ahead requests the kernel may have under way.
 const MAX_BACKGROUND: u16 = 64;
 
-/// What the kernel is asked for where it can: the first two lists of names in one
-/// request, the others each save requests that would always be answered alike.
-const WANTED: [InitFlags; 7] = [
+/// What the kernel is asked for where it can: names with their attributes in one request,
+/// always, as what is asked for them next is cheap here and a request is not; the others
+/// each save requests that would always be answered alike.
+const WANTED: [InitFlags; 6] = [
     InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
