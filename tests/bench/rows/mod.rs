@@ -1,0 +1,10 @@
+//! The groups of rows, one file each.
+
+pub mod browse;
+pub mod linear;
+pub mod memory;
+pub mod pass;
+pub mod random;
+pub mod sequential;
+pub mod start;
+pub mod toc;
