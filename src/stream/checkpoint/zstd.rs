@@ -76,12 +76,15 @@ pub struct Density {
     /// milliseconds.
     pub min_frame: u64,
     /// How far checkpoints are apart, in decoded bytes, while they are cheap: a random read
-    /// decodes half of it on average. Where they are dear, twice as far or four times.
+    /// decodes half of it on average. Where they are dear, twice as far.
     pub spacing: u32,
     /// A checkpoint that makes the heap grow beyond this share of the stored bytes before
     /// it, in thousandths, is left out.
     pub max_share: u32,
 }
+
+/// Up to how much of [`Density::max_share`] checkpoints count as cheap.
+const CHEAP_PERCENT: u64 = 15;
 
 impl Default for Density {
     fn default() -> Self {
@@ -97,20 +100,15 @@ impl Density {
     /// The longest way between two checkpoints, in decoded bytes: a read may have to decode
     /// all of it at once.
     fn max_interval(&self) -> u64 {
-        u64::from(self.spacing) * 4
+        u64::from(self.spacing) * 2
     }
 
     /// How far the next checkpoint should be, when the heap has `used` bytes for the
     /// `covered` stored ones: first what makes reads fast, then what keeps it small.
     fn spacing(&self, used: u64, covered: u64) -> u64 {
         let max_share = u64::from(self.max_share);
-        let spacing = u64::from(self.spacing);
-        let is_below =
-            |percent: u64| used * 1000 * 100 <= covered.saturating_mul(max_share * percent);
-        if is_below(15) {
-            spacing
-        } else if is_below(50) {
-            spacing * 2
+        if used * 1000 * 100 <= covered.saturating_mul(max_share * CHEAP_PERCENT) {
+            u64::from(self.spacing)
         } else {
             self.max_interval()
         }
