@@ -25,6 +25,7 @@
 //! ones.
 
 mod budget;
+mod buffers;
 pub mod checkpoint;
 mod cursor;
 mod error;

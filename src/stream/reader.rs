@@ -1,16 +1,18 @@
 //! Reads decoded bytes at any place.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::store::ReadAt;
-use crate::stream::checkpoint::dictionary::Dictionary;
+use crate::stream::buffers::Buffer;
+use crate::stream::checkpoint::dictionary::read_frame;
 use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart, deflate};
 use crate::stream::cursor::Cursor;
 use crate::stream::error::Error;
 use crate::stream::offset::{BlobOffset, TarOffset};
 use crate::stream::read_ahead;
-use crate::stream::scratch::{self, Scratch};
+use crate::stream::scratch::Workplace;
 use crate::stream::sniff::Compression;
 use crate::stream::span::{self, SpanId, SpanTable};
 use crate::stream::span_cache::{Parked, SpanCache, SpanKey};
@@ -72,7 +74,7 @@ impl Stream {
     }
 
     /// The decoded bytes of a span, from the cache or decoded now.
-    pub(super) fn span(&self, id: SpanId) -> Result<Arc<Vec<u8>>, Error> {
+    pub(super) fn span(&self, id: SpanId) -> Result<Arc<Buffer>, Error> {
         if let Some(bytes) = self.cache.get(&self.key(id)) {
             return Ok(bytes);
         }
@@ -91,7 +93,7 @@ impl Stream {
         })
     }
 
-    fn decode_from(&self, checkpoint: &Checkpoint, id: SpanId) -> Result<Arc<Vec<u8>>, Error> {
+    fn decode_from(&self, checkpoint: &Checkpoint, id: SpanId) -> Result<Arc<Buffer>, Error> {
         let start = self.key(checkpoint.span);
         match checkpoint.restart {
             Restart::Fresh { blob_offset } => {
@@ -110,12 +112,7 @@ impl Stream {
             } => {
                 let end = self.wanted_with(id, checkpoint.span, end);
                 let packed = self.table.checkpoints().bytes(state);
-                let dictionary = Dictionary::unpack(packed, state_len);
-                let dictionary = dictionary.ok_or_else(|| self.changed(id))?;
-                let mut scratch = self.cache.scratch.take();
-                let decoded = self.burst(&dictionary, checkpoint.span, id, end, &mut scratch);
-                self.cache.scratch.give(scratch);
-                decoded
+                self.burst((packed, state_len), checkpoint.span..end, id)
             }
         }
     }
@@ -147,7 +144,7 @@ impl Stream {
         id: SpanId,
         start: SpanKey,
         open: impl FnOnce() -> Result<Cursor, Error>,
-    ) -> Result<Arc<Vec<u8>>, Error> {
+    ) -> Result<Arc<Buffer>, Error> {
         let mut parked = match self.cache.unpark(&start, id) {
             Some(parked) => parked,
             None => Parked {
@@ -155,14 +152,12 @@ impl Stream {
                 cursor: open()?,
             },
         };
-        let mut scratch = Vec::new();
         while id.0 - parked.next.0 > KEPT_ON_THE_WAY {
-            self.decode(&mut parked, &mut scratch)?;
+            self.decode(&mut parked)?;
         }
         loop {
             let next = parked.next;
-            let mut bytes = Vec::new();
-            self.decode(&mut parked, &mut bytes)?;
+            let bytes = self.decode(&mut parked)?;
             let bytes = self.keep(next, bytes)?;
             if next == id {
                 self.park(start, parked);
@@ -172,14 +167,15 @@ impl Stream {
     }
 
     /// Decodes the next span.
-    fn decode(&self, parked: &mut Parked, bytes: &mut Vec<u8>) -> Result<(), Error> {
+    fn decode(&self, parked: &mut Parked) -> Result<Buffer, Error> {
         let id = parked.next;
-        bytes.resize(self.len(id, SpanId(id.0 + 1)), 0);
-        if parked.cursor.read(&*self.source, bytes)? < bytes.len() {
+        let next = SpanId(id.0 + 1);
+        let mut bytes = self.cache.buffers.take(self.len(id, next));
+        if parked.cursor.read(&*self.source, &mut bytes)? < bytes.len() {
             return Err(self.changed(id));
         }
-        parked.next = SpanId(id.0 + 1);
-        Ok(())
+        parked.next = next;
+        Ok(bytes)
     }
 
     /// Leaves the decoder for those who read on, unless the next span has its own start.
@@ -202,37 +198,62 @@ impl Stream {
         }
     }
 
-    /// Decodes the spans from `first` to before `end` at once, and keeps those near and
-    /// after `id`.
+    /// Decodes some spans at once, with a packed dictionary, and keeps those near and after
+    /// `id`.
     fn burst(
         &self,
-        dictionary: &Dictionary,
-        first: SpanId,
+        (packed, len): (&[u8], u32),
+        spans: Range<SpanId>,
         id: SpanId,
-        end: SpanId,
-        scratch: &mut Scratch,
-    ) -> Result<Arc<Vec<u8>>, Error> {
+    ) -> Result<Arc<Buffer>, Error> {
         let place = |span| self.table.span(span).map(|span| span.blob_offset);
+        let (first, end) = (spans.start, spans.end);
         let from = place(first).ok_or_else(|| self.changed(id))?;
-        let mut output = std::mem::take(&mut scratch.output);
-        scratch::resize(&mut output, self.len(first, end));
-        let decoded = dictionary.decode(&*self.source, (from, place(end)), scratch, &mut output);
-        scratch.output = output;
-        decoded?;
+        let pool = &self.cache.scratch;
+        let mut frame = pool.take_frame();
+        read_frame(&*self.source, (from, place(end)), &mut frame)?;
+        let wanted = pool.run(|workplace| {
+            let Workplace {
+                scratch,
+                unpacked,
+                output,
+            } = workplace;
+            let unpack = unpacked.unpack(packed, len, &mut scratch.context);
+            unpack.ok_or_else(|| self.changed(id))?;
+            let output = output.of(self.len(first, end));
+            unpacked
+                .decode(&mut frame, scratch, output)
+                .map_err(|fault| Error::ZstdFrame { at: from, fault })?;
+            let kept = SpanId(first.0.max(id.0.saturating_sub(KEPT_ON_THE_WAY)));
+            self.keep_all(kept..end, &output[self.len(first, kept)..], id)
+        });
+        pool.give_frame(frame);
+        wanted
+    }
+
+    /// Keeps some spans, whose bytes are `decoded`; returns that of `id`.
+    fn keep_all(
+        &self,
+        spans: Range<SpanId>,
+        mut decoded: &[u8],
+        id: SpanId,
+    ) -> Result<Arc<Buffer>, Error> {
         let mut wanted = None;
-        for span in first.0.max(id.0.saturating_sub(KEPT_ON_THE_WAY))..end.0 {
-            let at = self.len(first, SpanId(span));
-            let len = self.len(SpanId(span), SpanId(span + 1));
-            let bytes = self.keep(SpanId(span), scratch.output[at..at + len].to_vec())?;
-            if span == id.0 {
-                wanted = Some(bytes);
+        for span in (spans.start.0..spans.end.0).map(SpanId) {
+            let (bytes, rest) = decoded.split_at(self.len(span, SpanId(span.0 + 1)));
+            let mut buffer = self.cache.buffers.take(bytes.len());
+            buffer.copy_from_slice(bytes);
+            let kept = self.keep(span, buffer)?;
+            if span == id {
+                wanted = Some(kept);
             }
+            decoded = rest;
         }
         wanted.ok_or_else(|| self.changed(id))
     }
 
     /// Compares a decoded span with its check, and keeps it.
-    fn keep(&self, id: SpanId, bytes: Vec<u8>) -> Result<Arc<Vec<u8>>, Error> {
+    fn keep(&self, id: SpanId, bytes: Buffer) -> Result<Arc<Buffer>, Error> {
         let expected = self.table.span(id).map(|span| span.check);
         if Some(span::check(&bytes)) != expected {
             return Err(self.changed(id));

@@ -3,24 +3,54 @@
 
 use std::fmt;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use zstd::zstd_safe::DCtx;
 
-/// How many are kept: as many as there are likely to be in use at once.
-const KEPT: usize = 2;
+use crate::stream::checkpoint::dictionary::Dictionary;
 
-/// A longer buffer is not kept, in bytes: few frames have so large a window.
-const MAX_LEN: usize = 10 << 20;
+/// How many may decode at once; others wait. Each takes up to twice [`MAX_LEN`], and that
+/// whatever memory the cache of spans was given.
+const AT_ONCE: usize = 2;
 
-/// A decoder with its buffers. What they hold is left from the last time.
+/// A room of more bytes is not kept: few frames have so large a window, and no two
+/// checkpoints are so far apart.
+const MAX_LEN: usize = 12 << 20;
+
+/// What is asked of the allocator for a room at least, in bytes. So much comes from the
+/// kernel itself and goes back to it: what is smaller would stay behind in the pieces of
+/// memory that the allocator has for each thread. What is never touched costs nothing.
+pub(super) const ALLOCATED: usize = 33 << 20;
+
+/// Room for bytes, never cleared.
+#[derive(Default)]
+pub(super) struct Room {
+    bytes: Vec<u8>,
+    /// How many of them were ever asked for.
+    touched: usize,
+}
+
+impl Room {
+    /// Exactly `len` bytes of any content.
+    pub(super) fn of(&mut self, len: usize) -> &mut [u8] {
+        if self.bytes.len() < len {
+            self.bytes = vec![0; len.max(ALLOCATED)];
+        }
+        self.touched = self.touched.max(len);
+        &mut self.bytes[..len]
+    }
+
+    fn forget_if_long(&mut self) {
+        if self.touched > MAX_LEN {
+            *self = Self::default();
+        }
+    }
+}
+
+/// A decoder, and room for a dictionary in full. What that holds is left from the last
+/// time.
 pub(super) struct Scratch {
     pub(super) context: DCtx<'static>,
-    /// Stored blocks, as a frame.
-    pub(super) frame: Vec<u8>,
-    /// A dictionary.
-    pub(super) dictionary: Vec<u8>,
-    /// Decoded bytes.
-    pub(super) output: Vec<u8>,
+    pub(super) dictionary: Room,
 }
 
 impl fmt::Debug for Scratch {
@@ -33,47 +63,127 @@ impl Default for Scratch {
     fn default() -> Self {
         Self {
             context: DCtx::create(),
-            frame: Vec::new(),
-            dictionary: Vec::new(),
-            output: Vec::new(),
+            dictionary: Room::default(),
         }
     }
 }
 
-/// Those that nobody uses just now.
-#[derive(Debug, Default)]
-pub(super) struct ScratchPool(Mutex<Vec<Scratch>>);
+/// All that one decode needs.
+#[derive(Default)]
+pub(super) struct Workplace {
+    pub(super) scratch: Scratch,
+    /// A dictionary as it is unpacked.
+    pub(super) unpacked: Dictionary,
+    /// Decoded bytes.
+    pub(super) output: Room,
+}
+
+#[derive(Default)]
+struct State {
+    unused: Vec<Workplace>,
+    frames: Vec<Vec<u8>>,
+    in_use: usize,
+}
+
+/// What is shared by all who decode from dictionaries.
+#[derive(Default)]
+pub(super) struct ScratchPool {
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+impl fmt::Debug for ScratchPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScratchPool")
+    }
+}
 
 impl ScratchPool {
-    /// One that is kept, or a new one.
-    pub(super) fn take(&self) -> Scratch {
-        self.0.lock().pop().unwrap_or_default()
+    /// Runs `decode`, after others if too many do so already.
+    ///
+    /// It must read from no source: that may be a stream which decodes in its turn.
+    pub(super) fn run<T>(&self, decode: impl FnOnce(&mut Workplace) -> T) -> T {
+        let _turn = self.wait_for_turn();
+        let mut place = self.state.lock().unused.pop().unwrap_or_default();
+        let result = decode(&mut place);
+        place.scratch.dictionary.forget_if_long();
+        place.output.forget_if_long();
+        if place.unpacked.weight() > MAX_LEN {
+            place.unpacked = Dictionary::default();
+        }
+        self.state.lock().unused.push(place);
+        result
     }
 
-    /// Keeps one for later.
-    pub(super) fn give(&self, mut scratch: Scratch) {
-        for buffer in [
-            &mut scratch.frame,
-            &mut scratch.dictionary,
-            &mut scratch.output,
-        ] {
-            if buffer.capacity() > MAX_LEN {
-                *buffer = Vec::new();
-            }
+    fn wait_for_turn(&self) -> Turn<'_> {
+        let mut state = self.state.lock();
+        while state.in_use == AT_ONCE {
+            self.returned.wait(&mut state);
         }
-        let mut kept = self.0.lock();
-        if kept.len() < KEPT {
-            kept.push(scratch);
+        state.in_use += 1;
+        Turn(self)
+    }
+
+    /// A buffer for stored blocks, to be given back.
+    pub(super) fn take_frame(&self) -> Vec<u8> {
+        let kept = self.state.lock().frames.pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(ALLOCATED))
+    }
+
+    /// Keeps such a buffer for the next one.
+    pub(super) fn give_frame(&self, frame: Vec<u8>) {
+        let mut state = self.state.lock();
+        if state.frames.len() < AT_ONCE && frame.len() <= MAX_LEN {
+            state.frames.push(frame);
         }
     }
 }
 
-/// Makes `buffer` exactly `len` bytes long, of any content.
-pub(super) fn resize(buffer: &mut Vec<u8>, len: usize) {
-    if buffer.capacity() < len {
-        // Not `resize` alone: that would copy what nobody wants, and grow by doubling.
-        *buffer = vec![0; len];
-    } else {
-        buffer.resize(len, 0);
+/// The right to decode, up to its drop.
+struct Turn<'a>(&'a ScratchPool);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().in_use -= 1;
+        self.0.returned.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn no_more_than_a_few_decode_at_once() {
+        const THREADS: usize = 8;
+        let (pool, start) = (ScratchPool::default(), Barrier::new(THREADS));
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    start.wait();
+                    pool.run(|_| {
+                        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        thread::yield_now();
+                        now.fetch_sub(1, Ordering::SeqCst);
+                    });
+                });
+            }
+        });
+        assert!((1..=AT_ONCE).contains(&most.into_inner()));
+    }
+
+    #[test]
+    fn a_decode_that_breaks_off_keeps_nobody_waiting() {
+        let pool = ScratchPool::default();
+        for _ in 0..=AT_ONCE {
+            let broken = std::panic::AssertUnwindSafe(|| pool.run(|_| panic!("a fault of ours")));
+            assert!(std::panic::catch_unwind(broken).is_err());
+        }
+        assert_eq!(pool.run(|_| 1), 1);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::stream::budget::Budget;
+use crate::stream::buffers::{Buffer, Buffers};
 use crate::stream::cursor::Cursor;
 use crate::stream::read_ahead::ReadAhead;
 use crate::stream::scratch::ScratchPool;
@@ -13,7 +14,7 @@ use crate::stream::span::SpanId;
 
 /// How much memory decoders at rest may take together, in bytes. A gzip decoder takes a
 /// hundred kilobytes, one of zstd its window, which is 8 MiB in most layers.
-const PARKED: u64 = 16 << 20;
+const PARKED: u64 = 8 << 20;
 
 /// How many spans that were read to their end are kept all the same: requests of one
 /// reader overtake each other.
@@ -41,9 +42,11 @@ pub(super) struct Parked {
 #[derive(Debug)]
 pub struct SpanCache {
     memory: u64,
-    spans: Mutex<Budget<SpanKey, Arc<Vec<u8>>>>,
+    spans: Mutex<Budget<SpanKey, Arc<Buffer>>>,
     parked: Mutex<Budget<SpanKey, Parked>>,
     retired: Mutex<VecDeque<SpanKey>>,
+    /// For spans to come, also those that go nowhere else.
+    pub(super) buffers: Buffers,
     pub(super) scratch: ScratchPool,
     pub(super) ahead: ReadAhead,
 }
@@ -57,6 +60,7 @@ impl SpanCache {
             spans: Mutex::new(Budget::new(memory)),
             parked: Mutex::new(Budget::new(PARKED)),
             retired: Mutex::default(),
+            buffers: Buffers::default(),
             scratch: ScratchPool::default(),
             ahead: ReadAhead::default(),
         }
@@ -68,7 +72,7 @@ impl SpanCache {
         self.spans.lock().used()
     }
 
-    pub(super) fn get(&self, key: &SpanKey) -> Option<Arc<Vec<u8>>> {
+    pub(super) fn get(&self, key: &SpanKey) -> Option<Arc<Buffer>> {
         self.spans.lock().get(key).cloned()
     }
 
@@ -82,9 +86,10 @@ impl SpanCache {
         self.memory >= len as u64
     }
 
-    pub(super) fn insert(&self, key: SpanKey, bytes: &Arc<Vec<u8>>) {
-        let weight = bytes.len() as u64;
-        self.spans.lock().insert(key, Arc::clone(bytes), weight);
+    pub(super) fn insert(&self, key: SpanKey, bytes: &Arc<Buffer>) {
+        self.spans
+            .lock()
+            .insert(key, Arc::clone(bytes), bytes.weight());
     }
 
     /// Notes that a span was read to its end, as who reads from start to end does. Such a

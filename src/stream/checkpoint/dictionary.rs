@@ -19,13 +19,13 @@
 
 use std::ops::Range;
 
-use zstd::zstd_safe::get_error_name;
+use zstd::zstd_safe::{DCtx, get_error_name};
 
 use crate::store::ReadAt;
 use crate::stream::error::Error;
 use crate::stream::input::{Direct, Input};
 use crate::stream::offset::BlobOffset;
-use crate::stream::scratch::{Scratch, resize};
+use crate::stream::scratch::{Room, Scratch};
 use crate::stream::zstd::{FRAME, FrameHeader};
 use crate::stream::zstd_blocks::{
     Code, Entropy, TableSource, Unparsed, describe_predefined, read_block,
@@ -51,6 +51,9 @@ const ANY_TREE: [u8; 2] = [128, 0x10];
 /// Length of the header of a frame that declares nothing but a window.
 const HEAD_LEN: usize = 6;
 
+/// Where in that the window is.
+const WINDOW_AT: usize = 5;
+
 /// For so many stored bytes room is made at once.
 const MAX_STORED: u64 = 32 << 20;
 
@@ -58,17 +61,19 @@ const MAX_STORED: u64 = 32 << 20;
 const LEVEL: i32 = 3;
 
 /// What is known between two blocks of a frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::stream) struct Dictionary {
-    /// How the frame's header describes its window.
-    window_descriptor: u8,
-    /// The dictionary up to its content.
-    head: Vec<u8>,
+    /// All of it, in the form that is packed: how the frame's header describes its window
+    /// (a byte), the head and its length, the length of the content, the ranges, and
+    /// their bytes.
+    plain: Vec<u8>,
+    /// Where in that the dictionary up to its content is.
+    head: Range<usize>,
+    /// Where in that the bytes of the ranges begin.
+    bytes_at: usize,
     content_len: usize,
     /// The parts of the content that matter, in order.
     ranges: Vec<Range<usize>>,
-    /// The bytes of those parts.
-    bytes: Vec<u8>,
 }
 
 impl Dictionary {
@@ -96,138 +101,158 @@ impl Dictionary {
             let index = at.checked_sub(from).and_then(|at| usize::try_from(at).ok());
             index.ok_or(beyond)
         };
-        let mut ranges = Vec::with_capacity(references.len());
-        let mut bytes = Vec::new();
+        let mut this = Self {
+            content_len: index(position, content_at)?,
+            ..Self::default()
+        };
+        for range in references {
+            let there = index(range.start, content_at)?..index(range.end, content_at)?;
+            this.ranges.push(there);
+        }
+        this.write(window_descriptor, &head(entropy));
         for range in references {
             let there = index(range.start, history_at)?..index(range.end, history_at)?;
-            bytes.extend_from_slice(history.get(there).ok_or(beyond)?);
-            ranges.push(index(range.start, content_at)?..index(range.end, content_at)?);
+            let bytes = history.get(there).ok_or(beyond)?;
+            this.plain.extend_from_slice(bytes);
         }
-        Ok(Self {
-            window_descriptor,
-            head: head(entropy),
-            content_len: index(position, content_at)?,
-            ranges,
-            bytes,
-        })
+        Ok(this)
+    }
+
+    /// Writes everything but the bytes of the ranges.
+    fn write(&mut self, window_descriptor: u8, head: &[u8]) {
+        let plain = &mut self.plain;
+        plain.push(window_descriptor);
+        put(plain, head.len());
+        self.head = plain.len()..plain.len() + head.len();
+        plain.extend_from_slice(head);
+        put(plain, self.content_len);
+        put(plain, self.ranges.len());
+        let mut at = 0;
+        for range in &self.ranges {
+            put(plain, range.start - at);
+            at = range.end;
+        }
+        for range in &self.ranges {
+            put(plain, range.len());
+        }
+        self.bytes_at = plain.len();
     }
 
     /// Packs the dictionary; says also how many bytes it unpacks to.
     pub(in crate::stream) fn pack(&self) -> Result<(Vec<u8>, u32), Error> {
-        let mut plain = vec![self.window_descriptor];
-        put(&mut plain, self.head.len());
-        plain.extend_from_slice(&self.head);
-        put(&mut plain, self.content_len);
-        put(&mut plain, self.ranges.len());
-        let mut at = 0;
-        for range in &self.ranges {
-            put(&mut plain, range.start - at);
-            at = range.end;
-        }
-        for range in &self.ranges {
-            put(&mut plain, range.len());
-        }
-        plain.extend_from_slice(&self.bytes);
-        let len = u32::try_from(plain.len()).map_err(|_| Error::Truncated)?;
-        let packed = zstd::bulk::compress(&plain, LEVEL).map_err(Error::from_read)?;
+        let len = u32::try_from(self.plain.len()).map_err(|_| Error::Truncated)?;
+        let packed = zstd::bulk::compress(&self.plain, LEVEL).map_err(Error::from_read)?;
         Ok((packed, len))
     }
 
-    /// Unpacks what [`Self::pack`] made; `None` if it is anything else.
-    pub(in crate::stream) fn unpack(packed: &[u8], len: u32) -> Option<Self> {
-        let plain = zstd::bulk::decompress(packed, len as usize).ok()?;
-        let mut rest = &plain[..];
-        let [window_descriptor] = take(&mut rest, 1)?.try_into().ok()?;
+    /// Becomes what [`Self::pack`] packed; `None` if that is anything else. Uses the
+    /// memory that it has.
+    pub(in crate::stream) fn unpack(
+        &mut self,
+        packed: &[u8],
+        len: u32,
+        context: &mut DCtx<'static>,
+    ) -> Option<()> {
+        self.ranges.clear();
+        self.plain.resize(len as usize, 0);
+        let unpacked = context.decompress(&mut self.plain[..], packed);
+        (unpacked.ok()? == len as usize).then_some(())?;
+        let mut rest = &self.plain[..];
+        let place = |rest: &[u8]| self.plain.len() - rest.len();
+        take(&mut rest, 1)?;
         let head_len = get(&mut rest)?;
-        let head = take(&mut rest, head_len)?.to_vec();
-        let content_len = get(&mut rest)?;
+        self.head = place(rest)..place(rest).checked_add(head_len)?;
+        take(&mut rest, head_len)?;
+        self.content_len = get(&mut rest)?;
         let count = get(&mut rest)?;
         // Each range has two numbers of a byte at least.
-        if content_len as u64 > MAX_CONTENT || count > rest.len() / 2 {
+        if self.content_len as u64 > MAX_CONTENT || count > rest.len() / 2 {
             return None;
         }
-        let gaps: Vec<usize> = (0..count).map_while(|_| get(&mut rest)).collect();
-        let lens: Vec<usize> = (0..count).map_while(|_| get(&mut rest)).collect();
-        let mut ranges = Vec::with_capacity(count);
-        let mut at = 0_usize;
-        for (gap, len) in gaps.into_iter().zip(lens) {
-            let start = at.checked_add(gap)?;
-            at = start.checked_add(len)?;
-            ranges.push(start..at);
+        // First each has its distance from the one before, and then its length.
+        for _ in 0..count {
+            let gap = get(&mut rest)?;
+            self.ranges.push(gap..gap);
         }
-        let total: usize = ranges.iter().map(Range::len).sum();
-        let fits = ranges.len() == count && at <= content_len && total == rest.len();
-        fits.then_some(Self {
-            window_descriptor,
-            head,
-            content_len,
-            ranges,
-            bytes: rest.to_vec(),
-        })
+        let (mut at, mut total) = (0_usize, 0_usize);
+        for range in &mut self.ranges {
+            let start = at.checked_add(range.start)?;
+            at = start.checked_add(get(&mut rest)?)?;
+            *range = start..at;
+            total = total.checked_add(range.len())?;
+        }
+        self.bytes_at = place(rest);
+        (at <= self.content_len && total == rest.len()).then_some(())
     }
 
-    /// Decodes exactly `out` from the blocks of `source` that begin at `from` and end
-    /// before `to`, or with their frame.
+    /// About how many bytes of memory it takes.
+    pub(in crate::stream) fn weight(&self) -> usize {
+        self.plain.capacity() + self.ranges.capacity() * size_of::<Range<usize>>()
+    }
+
+    /// Decodes exactly `out` from the blocks that [`read_frame`] read; else says
+    /// what is wrong with them.
     pub(in crate::stream) fn decode(
         &self,
-        source: &dyn ReadAt,
-        blocks: (BlobOffset, Option<BlobOffset>),
+        frame: &mut [u8],
         scratch: &mut Scratch,
         out: &mut [u8],
-    ) -> Result<(), Error> {
-        let (from, to) = blocks;
-        let fault = |fault| Error::ZstdFrame { at: from, fault };
-        self.read_frame(source, from, to, &mut scratch.frame)?;
-        self.unfold(&mut scratch.dictionary);
-        let len = scratch
-            .context
-            .decompress_using_dict(out, &scratch.frame, &scratch.dictionary)
-            .map_err(|code| fault(get_error_name(code)))?;
+    ) -> Result<(), &'static str> {
+        if let (Some(there), Some(here)) = (frame.get_mut(WINDOW_AT), self.plain.first()) {
+            *there = *here;
+        }
+        let dictionary = self.unfold(&mut scratch.dictionary);
+        let context = &mut scratch.context;
+        let len = context
+            .decompress_using_dict(out, frame, dictionary)
+            .map_err(get_error_name)?;
         (len == out.len())
             .then_some(())
-            .ok_or_else(|| fault("another length than before"))
-    }
-
-    /// Reads the blocks as a frame of their own.
-    fn read_frame(
-        &self,
-        source: &dyn ReadAt,
-        from: BlobOffset,
-        to: Option<BlobOffset>,
-        frame: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        frame.clear();
-        // Without a known end it is that of the frame; room grows as it is read.
-        let len = to.map_or(0, |to| to.0.saturating_sub(from.0).min(MAX_STORED));
-        frame.reserve_exact(usize::try_from(len).unwrap_or(0) + HEAD_LEN);
-        frame.extend_from_slice(&FRAME.to_le_bytes());
-        frame.extend_from_slice(&[0, self.window_descriptor]);
-        let mut chunks = Direct(source);
-        let mut input = Input::at(from);
-        loop {
-            let header_at = frame.len();
-            let is_last = read_block(&mut input, &mut chunks, frame)?;
-            if is_last {
-                return Ok(());
-            }
-            if to.is_some_and(|to| input.offset() >= to) {
-                frame[header_at] |= 1;
-                return Ok(());
-            }
-        }
+            .ok_or("another length than before")
     }
 
     /// Writes the dictionary in full. Between the ranges may lie anything: nothing refers
     /// to it.
-    fn unfold(&self, dictionary: &mut Vec<u8>) {
-        resize(dictionary, self.head.len() + self.content_len);
-        dictionary[..self.head.len()].copy_from_slice(&self.head);
-        let content = &mut dictionary[self.head.len()..];
-        let mut bytes = &self.bytes[..];
+    fn unfold<'a>(&self, room: &'a mut Room) -> &'a [u8] {
+        let head = &self.plain[self.head.clone()];
+        let dictionary = room.of(head.len() + self.content_len);
+        let (start, content) = dictionary.split_at_mut(head.len());
+        start.copy_from_slice(head);
+        let mut bytes = &self.plain[self.bytes_at..];
         for range in &self.ranges {
             let (part, rest) = bytes.split_at(range.len());
             content[range.clone()].copy_from_slice(part);
             bytes = rest;
+        }
+        dictionary
+    }
+}
+
+/// Reads the blocks of `source` that begin at the first place and end before the
+/// second, or with their frame, as a frame of their own.
+pub(in crate::stream) fn read_frame(
+    source: &dyn ReadAt,
+    (from, to): (BlobOffset, Option<BlobOffset>),
+    frame: &mut Vec<u8>,
+) -> Result<(), Error> {
+    // Without a known end it is that of the frame; room grows as it is read.
+    let len = to.map_or(0, |to| to.0.saturating_sub(from.0).min(MAX_STORED));
+    frame.clear();
+    frame.reserve_exact(usize::try_from(len).unwrap_or(0) + HEAD_LEN);
+    frame.extend_from_slice(&FRAME.to_le_bytes());
+    // The dictionary says how large the window is.
+    frame.extend_from_slice(&[0, 0]);
+    let mut chunks = Direct(source);
+    let mut input = Input::at(from);
+    loop {
+        let header_at = frame.len();
+        let is_last = read_block(&mut input, &mut chunks, frame)?;
+        if is_last {
+            return Ok(());
+        }
+        if to.is_some_and(|to| input.offset() >= to) {
+            frame[header_at] |= 1;
+            return Ok(());
         }
     }
 }
@@ -310,10 +335,14 @@ mod tests {
         let dictionary = dictionary()?;
         assert_eq!(dictionary.content_len, 800);
         let (packed, len) = dictionary.pack().map_err(|_| Unparsed("not packed"))?;
-        assert_eq!(Dictionary::unpack(&packed, len).as_ref(), Some(&dictionary));
-        assert_eq!(Dictionary::unpack(&packed, len - 1), None);
-        let mut unfolded = Vec::new();
-        dictionary.unfold(&mut unfolded);
+        let mut unpacked = Dictionary::default();
+        let context = &mut DCtx::create();
+        for (len, expected) in [(len, Some(())), (len - 1, None), (len, Some(()))] {
+            assert_eq!(unpacked.unpack(&packed, len, context), expected, "{len}");
+        }
+        assert_eq!(unpacked, dictionary);
+        let mut room = Room::default();
+        let unfolded = dictionary.unfold(&mut room);
         let content = &unfolded[dictionary.head.len()..];
         assert_eq!(content[..4], [200, 201, 202, 0]);
         assert_eq!(content[799], 231);
@@ -324,13 +353,15 @@ mod tests {
     fn no_bytes_unpack_to_something_impossible() -> Result<(), Unparsed> {
         let (packed, len) = dictionary()?.pack().map_err(|_| Unparsed("not packed"))?;
         let plain = zstd::bulk::decompress(&packed, len as usize).map_err(|_| Unparsed("zstd"))?;
+        let (mut unpacked, context) = (Dictionary::default(), &mut DCtx::create());
+        let mut room = Room::default();
         for at in 0..plain.len() {
             for value in [0, 1, 0x7f, 0x80, 0xff] {
                 let mut bad = plain.clone();
                 bad[at] = value;
                 let bad = zstd::bulk::compress(&bad, 1).map_err(|_| Unparsed("zstd"))?;
-                if let Some(dictionary) = Dictionary::unpack(&bad, len) {
-                    dictionary.unfold(&mut Vec::new());
+                if unpacked.unpack(&bad, len, context).is_some() {
+                    unpacked.unfold(&mut room);
                 }
             }
         }

@@ -57,13 +57,13 @@
 use std::ops::Range;
 
 use crate::store::ReadAt;
-use crate::stream::checkpoint::dictionary::{Dictionary, window_descriptor};
+use crate::stream::checkpoint::dictionary::{Dictionary, read_frame, window_descriptor};
 use crate::stream::checkpoint::lookahead::{Ahead, Lookahead, Refusal, merge};
 use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart};
 use crate::stream::error::Error;
 use crate::stream::input::Direct;
 use crate::stream::offset::BlobOffset;
-use crate::stream::scratch::Scratch;
+use crate::stream::scratch::{ALLOCATED, Scratch};
 use crate::stream::sniff::Compression;
 use crate::stream::span::{self, Checkpoints, SpanId, SpanTable};
 use crate::stream::zstd::{Decoder, Event, FrameHeader};
@@ -188,6 +188,8 @@ struct Search<'a> {
     before: (usize, usize),
     /// Decoded bytes before the next interval, as far back as blocks may refer.
     history: Vec<u8>,
+    /// The stored blocks of an interval.
+    frame: Vec<u8>,
     scratch: Scratch,
 }
 
@@ -207,7 +209,8 @@ impl<'a> Search<'a> {
             spans,
             found,
             before,
-            history: Vec::new(),
+            history: Vec::with_capacity(ALLOCATED),
+            frame: Vec::with_capacity(ALLOCATED),
             scratch: Scratch::default(),
         }
     }
@@ -270,7 +273,7 @@ impl<'a> Search<'a> {
     /// Decodes the spans from the start of the frame to the first checkpoint.
     fn decode_start(&mut self, frame_at: BlobOffset, spans: &[Ahead]) -> Result<(), Refusal> {
         let len = self.len(spans);
-        self.history = vec![0; len];
+        self.history.resize(len, 0);
         let mut decoder = Decoder::at(frame_at, u64::MAX);
         let mut chunks = Direct(self.source);
         let mut at = 0;
@@ -310,7 +313,9 @@ impl<'a> Search<'a> {
         let to = (end < self.spans.end).then(|| self.place(SpanId(end)));
         let from = self.place(first.span);
         let out = &mut self.history[at..];
-        dictionary.decode(self.source, (from, to), &mut self.scratch, out)?;
+        read_frame(self.source, (from, to), &mut self.frame)?;
+        let decoded = dictionary.decode(&mut self.frame, &mut self.scratch, out);
+        decoded.map_err(|fault| Error::ZstdFrame { at: from, fault })?;
         self.compare(spans, at)?;
         self.keep(first.span, SpanId(end), &dictionary, covered)
     }
