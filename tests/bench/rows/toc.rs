@@ -38,7 +38,7 @@ fn sizes(bench: &mut Bench, stored: &Stored) -> (u64, u64) {
     let digest = stored.digest();
     let file = cache.path().join("toc").join(verify::file_name(&digest));
     let total = fs::metadata(file).expect("the Toc was kept").len();
-    let kept = TocCache::new(&cache, u64::MAX).expect("the cache directory is usable");
+    let kept = TocCache::open(&cache, u64::MAX).expect("the cache directory is usable");
     let toc = kept.load(&digest).expect("the Toc was kept");
     let checkpoints = toc.spans().checkpoints();
     let spans = toc.spans().spans().len() as u64 * SPAN;
