@@ -14,6 +14,7 @@ mod inherited;
 mod inspect;
 pub(crate) mod logging;
 mod ls;
+pub(crate) mod memory;
 mod mount;
 mod mountpoint;
 mod mounts;

@@ -38,7 +38,8 @@ pub struct LayersOptions {
     pub cache: Option<CacheDir>,
     /// How many bytes of Tocs are kept there.
     pub cache_size: u64,
-    /// How many bytes of decoded spans are kept in memory.
+    /// How many bytes of memory decoding may take: for the most part decoded spans that are
+    /// kept.
     pub memory: u64,
     /// What is accepted of a layer.
     pub limits: Limits,
@@ -124,7 +125,9 @@ impl Layers {
         Self {
             shared,
             queue: Arc::new(Queue::new(work)),
-            spans: Arc::new(SpanCache::new(options.memory)),
+            spans: Arc::new(SpanCache::new(
+                options.memory - while_decoding(options.memory),
+            )),
         }
     }
 
@@ -245,6 +248,11 @@ impl Layers {
     pub fn shut_down(&self) {
         self.queue.shut_down();
     }
+}
+
+/// How much of `memory` is left for what decoding itself needs, such as windows.
+fn while_decoding(memory: u64) -> u64 {
+    (memory / 4).min(64 << 20)
 }
 
 impl Drop for Layers {

@@ -8,9 +8,11 @@ use zstd::zstd_safe::DCtx;
 
 use crate::stream::checkpoint::dictionary::Dictionary;
 
-/// How many may decode at once; others wait. Each takes up to twice [`MAX_LEN`], and that
-/// whatever memory the cache of spans was given.
+/// How many may decode at once; others wait. Each takes up to twice [`MAX_LEN`].
 const AT_ONCE: usize = 2;
+
+/// Where the cache of spans has fewer bytes than this, only one may.
+const LITTLE_MEMORY: u64 = 32 << 20;
 
 /// A room of more bytes is not kept: few frames have so large a window, and no two
 /// checkpoints are so far apart.
@@ -86,8 +88,8 @@ struct State {
 }
 
 /// What is shared by all who decode from dictionaries.
-#[derive(Default)]
 pub(super) struct ScratchPool {
+    at_once: usize,
     state: Mutex<State>,
     returned: Condvar,
 }
@@ -99,6 +101,15 @@ impl fmt::Debug for ScratchPool {
 }
 
 impl ScratchPool {
+    /// An empty pool, beside a cache of `memory` bytes.
+    pub(super) fn new(memory: u64) -> Self {
+        Self {
+            at_once: if memory < LITTLE_MEMORY { 1 } else { AT_ONCE },
+            state: Mutex::default(),
+            returned: Condvar::new(),
+        }
+    }
+
     /// Runs `decode`, after others if too many do so already.
     ///
     /// It must read from no source: that may be a stream which decodes in its turn.
@@ -117,7 +128,7 @@ impl ScratchPool {
 
     fn wait_for_turn(&self) -> Turn<'_> {
         let mut state = self.state.lock();
-        while state.in_use == AT_ONCE {
+        while state.in_use == self.at_once {
             self.returned.wait(&mut state);
         }
         state.in_use += 1;
@@ -133,7 +144,7 @@ impl ScratchPool {
     /// Keeps such a buffer for the next one.
     pub(super) fn give_frame(&self, frame: Vec<u8>) {
         let mut state = self.state.lock();
-        if state.frames.len() < AT_ONCE && frame.len() <= MAX_LEN {
+        if state.frames.len() < self.at_once && frame.len() <= MAX_LEN {
             state.frames.push(frame);
         }
     }
@@ -159,8 +170,15 @@ mod tests {
 
     #[test]
     fn no_more_than_a_few_decode_at_once() {
+        for (memory, expected) in [(0, 1), (256 << 20, AT_ONCE)] {
+            assert!((1..=expected).contains(&most_at_once(memory)), "{memory}");
+        }
+    }
+
+    /// How many of several threads decode at once.
+    fn most_at_once(memory: u64) -> usize {
         const THREADS: usize = 8;
-        let (pool, start) = (ScratchPool::default(), Barrier::new(THREADS));
+        let (pool, start) = (ScratchPool::new(memory), Barrier::new(THREADS));
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
             for _ in 0..THREADS {
@@ -174,12 +192,12 @@ mod tests {
                 });
             }
         });
-        assert!((1..=AT_ONCE).contains(&most.into_inner()));
+        most.into_inner()
     }
 
     #[test]
     fn a_decode_that_breaks_off_keeps_nobody_waiting() {
-        let pool = ScratchPool::default();
+        let pool = ScratchPool::new(256 << 20);
         for _ in 0..=AT_ONCE {
             let broken = std::panic::AssertUnwindSafe(|| pool.run(|_| panic!("a fault of ours")));
             assert!(std::panic::catch_unwind(broken).is_err());

@@ -61,7 +61,7 @@ impl SpanCache {
             parked: Mutex::new(Budget::new(PARKED)),
             retired: Mutex::default(),
             buffers: Buffers::default(),
-            scratch: ScratchPool::default(),
+            scratch: ScratchPool::new(memory),
             ahead: ReadAhead::default(),
         }
     }
