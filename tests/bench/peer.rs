@@ -137,6 +137,12 @@ impl ArchiveMount {
         File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
+    /// Lists the root.
+    pub fn list(&self) {
+        let names = fs::read_dir(&self.mountpoint).expect("the mount answers");
+        assert!(names.count() > 0);
+    }
+
     /// Reads 4 KiB of a file in the middle of the tar.
     pub fn read_in_the_middle(&self, input: &Input) {
         let files: Vec<_> = large(input).collect();

@@ -50,7 +50,7 @@ pub struct Bench {
 
 type Group = fn(&mut Bench);
 
-const GROUPS: [(&str, Group); 8] = [
+const GROUPS: [(&str, Group); 9] = [
     ("pass", rows::pass::run),
     ("toc", rows::toc::run),
     ("start", rows::start::run),
@@ -58,6 +58,7 @@ const GROUPS: [(&str, Group); 8] = [
     ("sequential", rows::sequential::run),
     ("memory", rows::memory::run),
     ("linear", rows::linear::run),
+    ("tree", rows::tree::run),
     ("browse", rows::browse::run),
 ];
 

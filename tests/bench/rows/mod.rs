@@ -8,3 +8,4 @@ pub mod random;
 pub mod sequential;
 pub mod start;
 pub mod toc;
+pub mod tree;

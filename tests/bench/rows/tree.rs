@@ -1,0 +1,175 @@
+//! The root file system of an image, beside the same files on a disk.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::common::{TestMount, run_ok};
+use crate::input::{GZIP, REF, Stored};
+use crate::peer::{self, ArchiveFs};
+use crate::rows::sequential::DEFAULT_MEMORY;
+use crate::serve::{Background, drop_caches, read_all};
+use crate::table::{Row, Runs, Target, Unit};
+use crate::{Bench, ROUNDS, milliseconds, quotient, rate};
+
+/// The most milliseconds until the names in the root are there.
+const FIRST_LIST: f64 = 15.0;
+
+/// The most megabytes that the daemon takes after everything was looked at.
+const WALKED_MEMORY: f64 = 64.0 * 1.048_576;
+
+const DISK: &str = "disk";
+
+pub fn run(bench: &mut Bench) {
+    let stored = bench.input.stored(GZIP);
+    first_list(bench, &stored);
+    let unpacked = unpacked(&stored);
+    walks(bench, &stored, &unpacked);
+    all_files(bench, &stored);
+    largest_file(bench, &stored);
+}
+
+fn root(mount: &Path) -> PathBuf {
+    mount.join(REF).join("rootfs")
+}
+
+/// The files of the layer on the disk; made once.
+fn unpacked(stored: &Stored) -> PathBuf {
+    let dir = stored.layout.with_extension("unpacked");
+    let done = dir.join("done");
+    if !done.exists() {
+        fs::create_dir_all(dir.join("files")).expect("target is writable");
+        let place = format!("--directory={}", dir.join("files").display());
+        let arguments = [place.as_ref(), "-xzf".as_ref(), stored.blob.as_path()];
+        run_ok("tar", &arguments);
+        File::create(done).expect("target is writable");
+    }
+    dir.join("files")
+}
+
+fn first_list(bench: &mut Bench, stored: &Stored) {
+    let cache = bench.caches.of(stored);
+    let (mut ocifs, mut ratarmount) = <(Runs, Runs)>::default();
+    // Makes its index.
+    drop(ArchiveFs::Ratarmount.mount(stored));
+    for _ in 0..ROUNDS * 3 {
+        let start = Instant::now();
+        let mount = Background::start(&stored.layout, Some(&cache));
+        let names = fs::read_dir(root(&mount.path)).expect("the layer is known");
+        assert!(names.count() > 0);
+        ocifs.push(milliseconds(start.elapsed()));
+        let start = Instant::now();
+        if let Some(mount) = ArchiveFs::Ratarmount.mount(stored) {
+            mount.list();
+            ratarmount.push(milliseconds(start.elapsed()));
+        }
+    }
+    let row = Row::new("mount to first ls rootfs", Unit::Milliseconds, ocifs);
+    let row = row.beside("ratarmount", ratarmount);
+    bench.table.add(row.target(Target::AtMost(FIRST_LIST)));
+}
+
+fn walks(bench: &mut Bench, stored: &Stored, unpacked: &Path) {
+    let (mut cold, mut warm, mut memory) = <(Pair, Pair, Runs)>::default();
+    for _ in 0..ROUNDS * 3 {
+        let mount = bench.caches.mount(stored, DEFAULT_MEMORY);
+        let root = root(mount.path());
+        fs::read_dir(&root).expect("the layer is known");
+        drop_caches();
+        cold.ocifs.push(walk(&root));
+        warm.ocifs.push(walk(&root));
+        memory.push(quotient(mount.peak_memory(), 1_000_000));
+        drop_caches();
+        cold.disk.push(walk(unpacked));
+        warm.disk.push(walk(unpacked));
+    }
+    for (name, pair, limit) in [("cold", cold, 2.5), ("warm", warm, 1.2)] {
+        let what = format!("find -printf over rootfs, {name}");
+        let row = Row::new(what, Unit::Milliseconds, pair.ocifs).beside(DISK, pair.disk);
+        bench
+            .table
+            .add(row.target(Target::TimesAtMost(DISK, limit)));
+    }
+    let row = Row::new("peak memory after these", Unit::Megabytes, memory);
+    bench.table.add(row.target(Target::AtMost(WALKED_MEMORY)));
+}
+
+/// What both sides took.
+#[derive(Default)]
+struct Pair {
+    ocifs: Runs,
+    disk: Runs,
+}
+
+/// Looks at the attributes of all files, in milliseconds.
+fn walk(root: &Path) -> f64 {
+    let start = Instant::now();
+    let arguments = [root, "-printf".as_ref(), "%y %m %s %t\\n".as_ref()];
+    run_ok("find", &arguments);
+    milliseconds(start.elapsed())
+}
+
+fn all_files(bench: &mut Bench, stored: &Stored) {
+    let (mut ocifs, mut tar) = <(Runs, Runs)>::default();
+    for _ in 0..ROUNDS {
+        let mount = bench.caches.mount(stored, DEFAULT_MEMORY);
+        drop_caches();
+        ocifs.push(read_files(&root(mount.path())).as_secs_f64());
+        drop_caches();
+        tar.push(peer::unpack(stored).map(|time| time.as_secs_f64()));
+    }
+    let row = Row::new("cat of all files of rootfs", Unit::Seconds, ocifs);
+    let row = row.beside("tar -xzf", tar);
+    bench
+        .table
+        .add(row.target(Target::TimesAtMost("tar -xzf", 0.5)));
+}
+
+fn read_files(root: &Path) -> Duration {
+    let start = Instant::now();
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).expect("a directory is readable") {
+            let entry = entry.expect("a directory is readable");
+            let kind = entry.file_type().expect("names come with types");
+            if kind.is_dir() {
+                todo.push(entry.path());
+            } else if kind.is_file() {
+                let mut file = File::open(entry.path()).expect("a file is readable");
+                io::copy(&mut file, &mut io::sink()).expect("a file is readable");
+            }
+        }
+    }
+    start.elapsed()
+}
+
+fn largest_file(bench: &mut Bench, stored: &Stored) {
+    let Some((path, size)) = bench
+        .input
+        .files
+        .iter()
+        .max_by_key(|(_, size)| *size)
+        .cloned()
+    else {
+        return;
+    };
+    let mut ocifs = Runs::default();
+    for _ in 0..ROUNDS * 3 {
+        let mount = bench.caches.mount(stored, DEFAULT_MEMORY);
+        ocifs.push(sequential(&mount, &path));
+    }
+    let what = format!("sequential, a file of {} MB", size / 1_000_000);
+    bench
+        .table
+        .add(Row::new(what, Unit::MegabytesPerSecond, ocifs));
+}
+
+fn sequential(mount: &TestMount, path: &Path) -> f64 {
+    let path = root(mount.path()).join(path);
+    let file = File::open(path).expect("the file is there");
+    assert!(file.metadata().is_ok_and(|metadata| metadata.size() > 0));
+    let start = Instant::now();
+    rate(read_all(file), start.elapsed())
+}
