@@ -17,9 +17,10 @@ use crate::stream::sniff::Compression;
 use crate::stream::span::{self, SpanId, SpanTable};
 use crate::stream::span_cache::{Parked, SpanCache, SpanKey};
 
-/// How many spans that are decoded on the way to another one are kept: what lies close
-/// before it is likely to be read as well, what lies far is not.
-const KEPT_ON_THE_WAY: u32 = 4;
+/// How many spans that are decoded on the way to another one are kept, about those between
+/// two gzip checkpoints: what lies close before it is likely to be read as well, what lies
+/// far is not.
+const KEPT_ON_THE_WAY: u32 = 8;
 
 /// A compressed stream, read at positions of its decoded bytes.
 #[derive(Debug, Clone)]

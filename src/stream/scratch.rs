@@ -36,6 +36,7 @@ impl Room {
     pub(super) fn of(&mut self, len: usize) -> &mut [u8] {
         if self.bytes.len() < len {
             self.bytes = vec![0; len.max(ALLOCATED)];
+            ask_for_huge_pages(&self.bytes);
         }
         self.touched = self.touched.max(len);
         &mut self.bytes[..len]
@@ -45,6 +46,24 @@ impl Room {
         if self.touched > MAX_LEN {
             *self = Self::default();
         }
+    }
+}
+
+/// Asks the kernel to hand memory out in pieces of megabytes: the first decode is to fill
+/// several of them, and would stop thousands of times for smaller ones.
+fn ask_for_huge_pages(bytes: &[u8]) {
+    const PAGE: usize = 4096;
+    let start = bytes.as_ptr();
+    let skipped = start.align_offset(PAGE);
+    let len = bytes.len().saturating_sub(skipped) / PAGE * PAGE;
+    #[expect(unsafe_code, reason = "advice is given by address")]
+    // SAFETY: the pages lie within `bytes`, and the advice changes nothing of what they hold.
+    let advised = unsafe {
+        let first = start.wrapping_add(skipped).cast_mut().cast();
+        rustix::mm::madvise(first, len, rustix::mm::Advice::LinuxHugepage)
+    };
+    if let Err(error) = advised {
+        log::trace!("no huge pages for decoding: {error}");
     }
 }
 

@@ -129,20 +129,22 @@ fn all_files(bench: &mut Bench, stored: &Stored) {
 
 fn read_files(root: &Path) -> Duration {
     let start = Instant::now();
-    let mut todo = vec![root.to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(dir).expect("a directory is readable") {
-            let entry = entry.expect("a directory is readable");
-            let kind = entry.file_type().expect("names come with types");
-            if kind.is_dir() {
-                todo.push(entry.path());
-            } else if kind.is_file() {
-                let mut file = File::open(entry.path()).expect("a file is readable");
-                io::copy(&mut file, &mut io::sink()).expect("a file is readable");
-            }
+    read_directory(root);
+    start.elapsed()
+}
+
+/// Reads all files in the order in which they are listed.
+fn read_directory(dir: &Path) {
+    for entry in fs::read_dir(dir).expect("a directory is readable") {
+        let entry = entry.expect("a directory is readable");
+        let kind = entry.file_type().expect("names come with types");
+        if kind.is_dir() {
+            read_directory(&entry.path());
+        } else if kind.is_file() {
+            let mut file = File::open(entry.path()).expect("a file is readable");
+            io::copy(&mut file, &mut io::sink()).expect("a file is readable");
         }
     }
-    start.elapsed()
 }
 
 fn largest_file(bench: &mut Bench, stored: &Stored) {
