@@ -272,12 +272,15 @@ impl Builder {
         Ok(directory)
     }
 
-    /// Walks `path` from the root, through symlinks.
+    /// Walks `path` from the root, through symlinks. What is absent is made at the end: a
+    /// `..` in a symlink may take it back.
     fn walk(&mut self, path: &[u8], absent: Absent, at: u64) -> Result<Option<Draft>, Error> {
         let mut rest = path.to_vec();
         let mut done = 0;
         let mut followed = 0;
         let mut way = vec![ROOT];
+        // The names behind `way` that lead to no directory.
+        let mut missing: Vec<Vec<u8>> = Vec::new();
         while done < rest.len() {
             let len = rest[done..].iter().position(|byte| *byte == b'/');
             let end = len.map_or(rest.len(), |len| done + len);
@@ -286,11 +289,14 @@ impl Builder {
             match name {
                 b"" | b"." => {}
                 b".." => {
-                    way.pop();
+                    if missing.pop().is_none() {
+                        way.pop();
+                    }
                 }
-                name => match self.step(here, name, absent, at)? {
+                name if !missing.is_empty() => missing.push(name.to_vec()),
+                name => match self.step(here, name) {
                     Step::Into(node) => way.push(node),
-                    Step::Nowhere => return Ok(None),
+                    Step::Nowhere => missing.push(name.to_vec()),
                     Step::Follow(target) => {
                         followed += 1;
                         self.detour(followed, rest.len() - end + target.len(), at)?;
@@ -305,7 +311,24 @@ impl Builder {
             }
             done = (end + 1).min(rest.len());
         }
-        Ok(Some(*way.last().unwrap_or(&ROOT)))
+        let end = *way.last().unwrap_or(&ROOT);
+        match absent {
+            Absent::Make => self.make(end, &missing, at).map(Some),
+            Absent::Stop => Ok(missing.is_empty().then_some(end)),
+        }
+    }
+
+    /// Makes directories in `here`, one in the other; the first may replace a file.
+    fn make(&mut self, mut here: Draft, names: &[Vec<u8>], at: u64) -> Result<Draft, Error> {
+        for name in names {
+            if name.len() > MAX_NAME {
+                return Err(Error::SymlinkLoop { header_offset: at });
+            }
+            let node = self.push(Record::IMPLIED, at)?;
+            self.set(here, name, node, at)?;
+            here = node;
+        }
+        Ok(here)
     }
 
     fn detour(&mut self, followed: u32, len: usize, header_offset: u64) -> Result<(), Error> {
@@ -324,23 +347,15 @@ impl Builder {
     }
 
     /// One name of a path, which is to be a directory.
-    fn step(&mut self, here: Draft, name: &[u8], absent: Absent, at: u64) -> Result<Step, Error> {
-        if let Some(node) = self.child(here, name) {
-            match self.nodes[node as usize].shape {
-                Shape::Directory { .. } => return Ok(Step::Into(node)),
-                Shape::Symlink(target) => return Ok(Step::Follow(self.heap.get(target).to_vec())),
-                _ => {}
-            }
+    fn step(&self, here: Draft, name: &[u8]) -> Step {
+        let Some(node) = self.child(here, name) else {
+            return Step::Nowhere;
+        };
+        match self.nodes[node as usize].shape {
+            Shape::Directory { .. } => Step::Into(node),
+            Shape::Symlink(target) => Step::Follow(self.heap.get(target).to_vec()),
+            _ => Step::Nowhere,
         }
-        if absent == Absent::Stop {
-            return Ok(Step::Nowhere);
-        }
-        if name.len() > MAX_NAME {
-            return Err(Error::SymlinkLoop { header_offset: at });
-        }
-        let node = self.push(Record::IMPLIED, at)?;
-        self.set(here, name, node, at)?;
-        Ok(Step::Into(node))
     }
 
     /// Takes a name out.

@@ -134,6 +134,17 @@ fn entries_become_a_tree() -> TestResult {
             &["l a>b/c", "l b>d", "f a/f"],
             &["l a>b/c", "l b>d", "- d", "- d/c", "f d/c/f 3"],
         ),
+        // What a `..` of a symlink takes back is not made, as in containerd and umoci.
+        (
+            "regression: a way back from nothing",
+            &["l s>a/../b", "f s/c"],
+            &["- b", "f b/c 3", "l s>a/../b"],
+        ),
+        (
+            "regression: a way back from a file",
+            &["f a", "l s>a/../b", "f s/c"],
+            &["f a 1", "- b", "f b/c 3", "l s>a/../b"],
+        ),
         ("hard link", &["f a", "h b>a"], &["f a 1 x2", "f b 1 x2"]),
         (
             "hard link to a symlink",
