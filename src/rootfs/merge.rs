@@ -91,26 +91,60 @@ struct Candidate<'a> {
     node: tree::NodeId,
 }
 
-/// What hides a name: the highest layer that has a whiteout of it.
+/// A layer that hides a name of those below it.
 #[derive(Debug, Clone, Copy)]
 struct Hiding<'a> {
     text: &'a [u8],
     layer: u32,
 }
 
+/// What the layers have in one directory.
+#[derive(Default)]
+struct Gathered<'a> {
+    /// All names, sorted by their bytes and then by layer.
+    candidates: Vec<Candidate<'a>>,
+    /// The names that are hidden, in the same order.
+    hidings: Vec<Hiding<'a>>,
+    /// The layers that hide all that is below them, the lowest first.
+    opaque: Vec<u32>,
+}
+
+impl Gathered<'_> {
+    /// The number of the run of `hidings` and `opaque` in which `layer` stands for `text`:
+    /// between layers with different numbers something hides the lower one.
+    fn stage(&self, text: &[u8], layer: u32) -> (usize, usize) {
+        let is_below = |hiding: &Hiding<'_>| (hiding.text, hiding.layer) <= (text, layer);
+        let by_name = self.hidings.partition_point(is_below);
+        (by_name, self.opaque.partition_point(|by| *by <= layer))
+    }
+}
+
+/// A place in the tree, by its number: for paths.
+type Place = u32;
+
+const ROOT: Place = 0;
+
+/// A directory to come.
+struct Todo {
+    /// The node that shows it; none if it is hidden, by whatever came later.
+    node: Option<NodeId>,
+    place: Place,
+    /// What the layers have of it, the lowest first.
+    origins: Vec<Origin>,
+}
+
 struct Merge<'a> {
     layers: &'a [Arc<Tree>],
     names: Vec<Name>,
     records: Vec<Record>,
-    /// The directories to come, with what the layers have of each, the lowest first.
-    todo: Vec<(NodeId, Vec<Origin>)>,
+    todo: Vec<Todo>,
     /// Where hard links to lower layers end.
     ends: HashMap<Origin, Origin>,
     /// The nodes of files that may have several names, as soon as they have one.
     shared: HashMap<Origin, Option<NodeId>>,
     conflicts: Vec<Conflict>,
-    /// The directory of each directory and its name there, for paths in messages.
-    parents: HashMap<NodeId, (NodeId, Name)>,
+    /// The directory of each place, and its name there.
+    places: Vec<(Place, &'a [u8])>,
 }
 
 impl<'a> Merge<'a> {
@@ -123,7 +157,7 @@ impl<'a> Merge<'a> {
             ends: HashMap::new(),
             shared: HashMap::new(),
             conflicts: Vec::new(),
-            parents: HashMap::new(),
+            places: vec![(ROOT, b"")],
         }
     }
 
@@ -132,20 +166,19 @@ impl<'a> Merge<'a> {
             layer: narrow(layer),
             node: tree::NodeId::ROOT,
         };
-        let roots: Vec<Origin> = (0..self.layers.len()).map(root).collect();
-        self.records.push(Record {
-            origin: roots.last().copied().unwrap_or(root(0)),
-            first: 0,
-            count: 0,
-            links: 2,
-        });
-        if roots.is_empty() {
+        let origins: Vec<Origin> = (0..self.layers.len()).map(root).collect();
+        let node = self.push(self.shown(&origins).unwrap_or(root(0)), 2);
+        if origins.is_empty() {
             return Ok(());
         }
         self.resolve_outer();
-        self.todo.push((NodeId::ROOT, roots));
-        while let Some((directory, origins)) = self.todo.pop() {
-            self.directory(directory, &origins)?;
+        self.todo.push(Todo {
+            node: Some(node),
+            place: ROOT,
+            origins,
+        });
+        while let Some(todo) = self.todo.pop() {
+            self.directory(&todo)?;
         }
         Ok(())
     }
@@ -154,149 +187,161 @@ impl<'a> Merge<'a> {
         &self.layers[layer as usize]
     }
 
+    fn node(&self, one: &Candidate<'_>) -> tree::Node<'a> {
+        self.tree(one.layer).node(one.node)
+    }
+
+    /// Whose attributes a directory has: the highest that is named, else the highest.
+    fn shown(&self, origins: &[Origin]) -> Option<Origin> {
+        let named = |one: &&Origin| self.tree(one.layer).node(one.node).named;
+        let shown = origins.iter().rev().find(named).or(origins.last());
+        shown.copied()
+    }
+
     /// Merges what the layers have in one directory.
-    fn directory(&mut self, directory: NodeId, origins: &[Origin]) -> Result<(), Error> {
-        let (candidates, hidings) = self.gather(directory, origins)?;
+    fn directory(&mut self, todo: &Todo) -> Result<(), Error> {
+        let gathered = self.gather(todo)?;
         let first = self.names.len();
-        let mut hidings = hidings.as_slice();
-        for group in candidates.chunk_by(|a, b| a.text == b.text) {
-            let text = group[0].text;
-            while let [first, rest @ ..] = hidings
-                && first.text < text
-            {
-                hidings = rest;
-            }
-            let hidden = hidings.iter().take_while(|hiding| hiding.text == text);
-            let hidden = hidden.map(|hiding| hiding.layer).max();
-            let lowest = group.partition_point(|one| hidden.is_some_and(|by| one.layer < by));
-            self.name(directory, &group[lowest..])?;
+        for group in gathered.candidates.chunk_by(|a, b| a.text == b.text) {
+            self.name(todo, group, &gathered);
         }
-        let record = &mut self.records[directory.0 as usize];
-        record.first = narrow(first);
-        record.count = narrow(self.names.len() - first);
+        if let Some(node) = todo.node {
+            let record = &mut self.records[node.0 as usize];
+            record.first = narrow(first);
+            record.count = narrow(self.names.len() - first);
+        }
         Ok(())
     }
 
-    /// All names of one directory, sorted by their bytes and then by layer, and what is to
-    /// be hidden of them.
-    fn gather(
-        &self,
-        directory: NodeId,
-        origins: &[Origin],
-    ) -> Result<(Vec<Candidate<'a>>, Vec<Hiding<'a>>), Error> {
-        let mut candidates = Vec::new();
-        let mut hidings = Vec::new();
-        for origin in origins {
-            let tree = self.tree(origin.layer);
-            let below = candidates.len();
-            let mut hides_all = false;
+    fn gather(&self, todo: &Todo) -> Result<Gathered<'a>, Error> {
+        let mut gathered = Gathered::default();
+        for origin in &todo.origins {
+            let (layer, tree) = (origin.layer, self.tree(origin.layer));
             for number in tree.names(origin.node) {
                 let (text, node) = tree.name(number);
                 let candidate = Candidate {
                     text,
-                    layer: origin.layer,
+                    layer,
                     number,
                     node,
                 };
-                match self.meaning(directory, &candidate)? {
-                    Meaning::Plain => candidates.push(candidate),
-                    Meaning::Hides(text) => hidings.push(Hiding {
-                        text,
-                        layer: origin.layer,
-                    }),
-                    Meaning::HidesAll => hides_all = true,
+                match self.meaning(todo, &candidate)? {
+                    Meaning::Plain => gathered.candidates.push(candidate),
+                    Meaning::Hides(text) => gathered.hidings.push(Hiding { text, layer }),
+                    Meaning::HidesAll => gathered.opaque.push(layer),
                     Meaning::Leftover => {}
                 }
             }
-            if hides_all {
-                candidates.drain(..below);
-            }
         }
         // Each layer's names are in order already, which a stable sort makes use of.
-        if origins.len() > 1 {
-            candidates.sort_by_key(|candidate| candidate.text);
-            hidings.sort_by_key(|hiding| hiding.text);
+        if todo.origins.len() > 1 {
+            gathered.candidates.sort_by_key(|candidate| candidate.text);
+            gathered.hidings.sort_by_key(|hiding| hiding.text);
         }
-        Ok((candidates, hidings))
+        Ok(gathered)
     }
 
-    fn meaning(&self, directory: NodeId, name: &Candidate<'a>) -> Result<Meaning<'a>, Error> {
+    fn meaning(&self, todo: &Todo, name: &Candidate<'a>) -> Result<Meaning<'a>, Error> {
         if !name.text.starts_with(b".wh.") {
             return Ok(Meaning::Plain);
         }
-        let kind = self.tree(name.layer).node(name.node).kind;
-        meaning(name.text, kind).map_err(|fault| Error::Whiteout {
-            layer: name.layer as usize,
-            path: self.path(directory, name.text),
-            fault,
-        })
+        match meaning(name.text, self.node(name).kind) {
+            Ok(meaning) => Ok(meaning),
+            // It would hide nothing that is seen.
+            Err(_) if todo.node.is_none() => Ok(Meaning::Leftover),
+            Err(fault) => Err(Error::Whiteout {
+                layer: name.layer as usize,
+                path: self.path(todo.place, name.text),
+                fault,
+            }),
+        }
     }
 
-    /// Shows one name, for which the layers have `group`, the lowest first.
-    fn name(&mut self, directory: NodeId, group: &[Candidate<'a>]) -> Result<(), Error> {
-        let Some((top, below)) = group.split_last() else {
-            return Ok(());
-        };
-        let kind = |one: &Candidate<'_>| self.tree(one.layer).node(one.node).kind;
-        let node = match kind(top) {
-            Kind::Directory => {
-                let is_directory = |one: &&Candidate<'_>| kind(one) == Kind::Directory;
-                let count = below.iter().rev().take_while(is_directory).count();
-                let covered = &below[..below.len() - count];
-                let parts = &group[below.len() - count..];
-                self.note_conflicts(directory, covered.last(), parts);
-                self.open(directory, parts)
+    /// Puts what the layers have under one name on each other, the lowest first, and shows
+    /// what is there in the end.
+    ///
+    /// What is hidden again counts as well: an entry that went through a symlink stays
+    /// where that led, whatever becomes of the symlink.
+    fn name(&mut self, todo: &Todo, group: &[Candidate<'a>], gathered: &Gathered<'a>) {
+        let stage = |layer| gathered.stage(group[0].text, layer);
+        // The directories that are seen as one, and whether a symlink is there instead.
+        let (mut run, mut is_link) = (0..0, false);
+        for (at, one) in group.iter().enumerate() {
+            if at > 0 && stage(group[at - 1].layer) != stage(one.layer) {
+                self.hide(todo, &group[run]);
+                (run, is_link) = (at..at, false);
             }
-            Kind::Outer { .. } => {
-                let link = origin(top);
-                self.leaf(self.ends.get(&link).copied().unwrap_or(link))
+            let node = self.node(one);
+            match node.kind {
+                Kind::Directory if is_link && !node.named => {
+                    let path = self.path(todo.place, one.text);
+                    let layer = one.layer as usize;
+                    self.conflicts.push(Conflict { layer, path });
+                }
+                Kind::Directory => {
+                    let start = if run.is_empty() { at } else { run.start };
+                    (run, is_link) = (start..at + 1, false);
+                }
+                kind => {
+                    self.hide(todo, &group[run]);
+                    (run, is_link) = (at..at, matches!(kind, Kind::Symlink { .. }));
+                }
             }
-            _ => self.leaf(origin(top)),
+        }
+        let top = group[group.len() - 1];
+        if todo.node.is_none() || stage(top.layer) != stage(u32::MAX) {
+            self.hide(todo, &group[run]);
+        } else {
+            self.show(todo, top, &group[run]);
+        }
+    }
+
+    /// Shows a name: `parts` as one directory, or else `top`.
+    fn show(&mut self, todo: &Todo, top: Candidate<'a>, parts: &[Candidate<'a>]) {
+        let node = if parts.is_empty() {
+            let end = self.ends.get(&origin(&top)).copied();
+            self.leaf(end.unwrap_or(origin(&top)))
+        } else {
+            self.open(todo, parts)
         };
         self.names.push(Name {
             layer: top.layer,
             number: top.number,
             node,
         });
-        Ok(())
-    }
-
-    /// Notes the lowest of `parts` as far as they are there only because of what is in
-    /// them, if they lie over a symlink.
-    fn note_conflicts(
-        &mut self,
-        directory: NodeId,
-        covered: Option<&Candidate<'a>>,
-        parts: &[Candidate<'a>],
-    ) {
-        let kind = |one: &Candidate<'_>| self.tree(one.layer).node(one.node).kind;
-        if !covered.is_some_and(|covered| matches!(kind(covered), Kind::Symlink { .. })) {
-            return;
-        }
-        let implied = |part: &&Candidate<'_>| !self.tree(part.layer).node(part.node).named;
-        let conflict = |part: &Candidate<'_>| Conflict {
-            layer: part.layer as usize,
-            path: self.path(directory, part.text),
-        };
-        let found: Vec<_> = parts.iter().take_while(implied).map(conflict).collect();
-        self.conflicts.extend(found);
     }
 
     /// A directory made of `parts`, the lowest first.
-    fn open(&mut self, directory: NodeId, parts: &[Candidate<'a>]) -> NodeId {
-        let named = |one: &&Candidate<'_>| self.tree(one.layer).node(one.node).named;
-        let named = parts.iter().rev().find(named);
-        let shown = named.unwrap_or(&parts[parts.len() - 1]);
-        let node = self.push(origin(shown), 2);
-        self.records[directory.0 as usize].links += 1;
-        let name = Name {
-            layer: shown.layer,
-            number: shown.number,
-            node,
-        };
-        self.parents.insert(node, (directory, name));
-        self.todo.push((node, parts.iter().map(origin).collect()));
+    fn open(&mut self, todo: &Todo, parts: &[Candidate<'a>]) -> NodeId {
+        let origins: Vec<Origin> = parts.iter().map(origin).collect();
+        let node = self.push(self.shown(&origins).unwrap_or(origins[0]), 2);
+        if let Some(directory) = todo.node {
+            self.records[directory.0 as usize].links += 1;
+        }
+        let place = self.enter(todo, parts[0].text);
+        self.todo.push(Todo {
+            node: Some(node),
+            place,
+            origins,
+        });
         node
+    }
+
+    /// A directory that nobody sees. In that of one layer, nothing can be in the way.
+    fn hide(&mut self, todo: &Todo, parts: &[Candidate<'a>]) {
+        if parts.len() > 1 {
+            let place = self.enter(todo, parts[0].text);
+            self.todo.push(Todo {
+                node: None,
+                place,
+                origins: parts.iter().map(origin).collect(),
+            });
+        }
+    }
+
+    fn enter(&mut self, todo: &Todo, name: &'a [u8]) -> Place {
+        self.places.push((todo.place, name));
+        narrow(self.places.len() - 1)
     }
 
     /// What is no directory, with one more name.
@@ -327,19 +372,20 @@ impl<'a> Merge<'a> {
         id
     }
 
-    /// The path of a name in `directory`.
-    fn path(&self, directory: NodeId, name: &[u8]) -> Vec<u8> {
+    /// The path of a name in the directory at `place`.
+    fn path(&self, place: Place, name: &[u8]) -> Vec<u8> {
         let mut names = vec![name];
-        let mut here = directory;
-        while let Some((parent, name)) = self.parents.get(&here) {
-            names.push(self.tree(name.layer).name(name.number).0);
-            here = *parent;
+        let mut here = place;
+        while here != ROOT {
+            let (directory, name) = self.places[here as usize];
+            names.push(name);
+            here = directory;
         }
         names.reverse();
         names.join(&b'/')
     }
 
-    /// Finds out which files the hard links to lower layers lead to. What leads nowhere
+    /// Finds out which files the hard links lead to that have none in their own tree. What leads nowhere
     /// stays a link.
     fn resolve_outer(&mut self) {
         for layer in 0..narrow(self.layers.len()) {
@@ -353,8 +399,15 @@ impl<'a> Merge<'a> {
     }
 
     fn resolve_link(&mut self, link: Origin, target: &[u8]) {
-        let lower = Lower(&self.layers[..link.layer as usize]);
-        if let Ok(Some(end)) = lower.find(target) {
+        let up_to = |layers: usize| Lower(&self.layers[..layers]).find(target).ok().flatten();
+        // A symlink of a lower layer may lead back into the link's own.
+        let is_file = |end: &Origin| {
+            end.layer < link.layer
+                || !matches!(self.tree(end.layer).node(end.node).kind, Kind::Outer { .. })
+        };
+        let own = link.layer as usize;
+        let end = up_to(own + 1).filter(is_file).or_else(|| up_to(own));
+        if let Some(end) = end {
             // The file there may itself be a link to a layer still lower.
             let end = self.ends.get(&end).copied().unwrap_or(end);
             self.ends.insert(link, end);

@@ -29,6 +29,7 @@ pub(super) fn relocate(
 ) -> Result<(), Error> {
     // Where a lower layer's entries go may change where a higher one's symlinks lead.
     conflicts.sort();
+    let lowest = conflicts.first().map(|conflict| conflict.layer);
     for conflicts in conflicts.chunk_by(|a, b| a.layer == b.layer) {
         let layer = conflicts[0].layer;
         let failed = |path: &[u8]| Error::SymlinkLoop {
@@ -40,11 +41,19 @@ pub(super) fn relocate(
         for Conflict { path, .. } in conflicts {
             // What is moved must not have got anything in the same round.
             if !grown.contains(path) {
-                let target = Lower(&layers[..layer]).follow(path);
-                let target = target.map_err(|_| failed(path))?;
+                let target = Lower(&layers[..=layer]).follow(path);
+                let target = match target {
+                    Ok(target) => target,
+                    // A lower layer may still get what takes the loop apart.
+                    Err(_) if lowest < Some(layer) => continue,
+                    Err(_) => return Err(failed(path)),
+                };
                 grown.extend(prefixes(&target).map(<[u8]>::to_vec));
                 moves.push((path.clone(), target));
             }
+        }
+        if moves.is_empty() {
+            continue;
         }
         let moved = Builder::moved(&layers[layer], &moves);
         layers[layer] = Arc::new(moved.map_err(|_| failed(&moves[0].0))?);

@@ -121,7 +121,7 @@ impl<'a> Lower<'a> {
                 };
                 if tree.node(node).kind == Kind::Directory {
                     directories.push(origin);
-                } else if directories.is_empty() {
+                } else if directories.is_empty() || self.leads_on(&directories, origin) {
                     return Found::Other(origin);
                 } else {
                     break;
@@ -138,6 +138,15 @@ impl<'a> Lower<'a> {
         } else {
             Found::Directory(directories)
         }
+    }
+}
+
+impl Lower<'_> {
+    /// Whether `below` is a symlink that directories above it do not replace, because no
+    /// entry names them.
+    fn leads_on(self, directories: &[Origin], below: Origin) -> bool {
+        let named = |one: &Origin| self.0[one.layer as usize].node(one.node).named;
+        self.target(below).is_some() && !directories.iter().any(named)
     }
 }
 

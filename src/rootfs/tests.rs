@@ -168,6 +168,26 @@ fn layers_are_merged() -> TestResult {
 }
 
 #[test]
+fn regression_the_root_is_that_of_the_highest_layer_that_names_it() -> TestResult {
+    type Row = (
+        &'static str,
+        &'static [&'static [&'static str]],
+        Option<u16>,
+    );
+    let rows: &[Row] = &[
+        ("in none", &[&["f a"], &[]], None),
+        ("in the base", &[&["d "], &["f a"]], Some(0)),
+        ("in two", &[&["d "], &["d "], &[]], Some(1)),
+    ];
+    for (name, lines, expected) in rows {
+        let rootfs = Rootfs::new(layers(lines)?)?;
+        let root = rootfs.node(NodeId::ROOT);
+        assert_eq!(root.named.then_some(root.mode), *expected, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
 fn whiteouts_act_on_lower_layers_only() -> TestResult {
     check(&[
         ("gone", &[&["f a", "f b"], &["f .wh.a"]], &["f b 0"]),
@@ -290,6 +310,11 @@ fn hard_links_across_layers() -> TestResult {
             &["l b>d 0 x2", "l s>d 0 x2"],
         ),
         (
+            "regression: through a symlink of a lower layer to one of its own",
+            &[&["l s>d", "d d"], &["f d/a", "h b>s/a"]],
+            &["f b 1 x2", "d d 0", "f d/a 1 x2", "l s>d 0"],
+        ),
+        (
             "T23' to nothing",
             &[&["f a"], &["h b>c"]],
             &["f a 0", "h b>c 1"],
@@ -373,6 +398,36 @@ fn entries_follow_symlinks_of_lower_layers() -> TestResult {
             "a symlink to a file",
             &[&["l a>b", "f b"], &["f a/x"]],
             &["l a>b 0", "- b -", "f b/x 1"],
+        ),
+        (
+            "regression: its own layer replaces what the symlink leads through",
+            &[&["l a>b/c", "l b>d", "d d"], &["d b", "f a/x"]],
+            &["l a>b/c 0", "d b 1", "- b/c -", "f b/c/x 1", "d d 0"],
+        ),
+        (
+            "regression: its own layer hides what the symlink leads through",
+            &[&["l a>b/c", "l b>d", "d d"], &["f .wh.b", "f a/x"]],
+            &["l a>b/c 0", "- b -", "- b/c -", "f b/c/x 1", "d d 0"],
+        ),
+        (
+            "regression: the symlink is replaced later",
+            &[&["l a>b", "d b"], &["f a/x"], &["f a"]],
+            &["f a 2", "d b 0", "f b/x 1"],
+        ),
+        (
+            "regression: the symlink is hidden later",
+            &[&["l a>b", "d b"], &["f a/x"], &["f .wh.a"]],
+            &["d b 0", "f b/x 1"],
+        ),
+        (
+            "regression: all around the symlink is hidden later",
+            &[&["l d/a>../b", "d b"], &["f d/a/x"], &["f .wh.d"]],
+            &["d b 0", "f b/x 1"],
+        ),
+        (
+            "regression: a directory around the symlink is replaced later",
+            &[&["l d/a>../b", "d b"], &["f d/a/x"], &["f d"], &["d d"]],
+            &["d b 0", "f b/x 1", "d d 3"],
         ),
         (
             "hidden before",
