@@ -25,23 +25,29 @@
     reason = "a module that each test binary includes and uses a part of"
 )]
 
+mod extract;
+mod header;
 mod layer;
 mod layout;
 mod mount;
 mod need;
 mod random;
 mod real_image;
+mod stack;
 mod tmpfs;
 mod tool;
 mod tree;
 mod verify;
 
+pub use extract::{Event, Extracted, Refusal, Whiteouts, hidden_by, join};
+pub use header::{TarHeader, extension, pax, pax_record, sum_block};
 pub use layer::{Compression, compress, tar_of};
 pub use layout::{Damage, Layer, TestLayout, digest_of, host_architecture, size_of};
 pub use mount::{MountFailure, MountOptions, TestMount};
 pub use need::{Need, has, skip};
 pub use random::Random;
 pub use real_image::{Flavour, RealImage, real_image};
+pub use stack::{Attributes, Item, Seen, SeenKind, Sight, difference, items_of, tar_of_items};
 pub use tmpfs::Tmpfs;
 pub use tool::{run, run_ok, sha256_of_file};
 pub use tree::{Record, TestTree};

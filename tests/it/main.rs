@@ -7,6 +7,7 @@
 mod common;
 mod fuzz;
 mod layer;
+mod rootfs;
 mod sample;
 mod stream;
 mod tar;
