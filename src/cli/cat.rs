@@ -11,6 +11,7 @@ use clap::Args;
 use ocifs::vfs::{FileKind, Patience};
 
 use super::error::{self, Refusal};
+use super::format;
 use super::output::{self, Flow};
 use super::progress::{self, Progress};
 use super::source::{self, Source, SourceOptions};
@@ -52,10 +53,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn print(source: &Source, path: &OsStr) -> anyhow::Result<Flow> {
     let shown = || output::printable(path.as_bytes());
-    let node = tree::find(&source.vfs, path.as_bytes(), LastLink::Follow)?;
-    if node.kind() == FileKind::Directory {
-        let message = format!("{} is a directory; see `ocifs ls`", shown());
-        return Err(Refusal::usage(message));
+    let find = || tree::find(&source.vfs, path.as_bytes(), LastLink::Follow);
+    let node = progress::of_passes(&source.views, find)?;
+    match node.kind() {
+        FileKind::Regular => {}
+        FileKind::Directory => {
+            let message = format!("{} is a directory; see `ocifs ls`", shown());
+            return Err(Refusal::usage(message));
+        }
+        kind => {
+            let message = format!("{} is a {} and has no bytes", shown(), format::kind(kind));
+            return Err(Refusal::usage(message));
+        }
     }
     let file = progress::of_passes(&source.views, || node.open()).with_context(shown)?;
     let size = node.attr(Patience::Wait).with_context(shown)?.size;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use ocifs::vfs::FileKind;
+use ocifs::vfs::{Attr, FileKind, Time};
 
 /// A number of bytes in the largest unit of which there is at least one: `1.5 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
@@ -45,6 +45,16 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
     let (hour, minute) = (second / 3600, second / 60 % 60);
     let second = second % 60;
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// A point in time in RFC 3339, in UTC, with nanoseconds where there are any.
+pub(crate) fn exact(time: Time) -> String {
+    let mut text = rfc3339(time.seconds);
+    if time.nanoseconds > 0 {
+        let nanoseconds = format!(".{:09}", time.nanoseconds);
+        text.insert_str(text.len() - 1, &nanoseconds);
+    }
+    text
 }
 
 /// A point in time for a listing: to the minute, in UTC.
@@ -98,6 +108,16 @@ pub(crate) fn mode(kind: FileKind, mode: u16) -> String {
         });
     }
     text
+}
+
+/// The size of a node as `ls -l` shows it: of devices, their numbers.
+pub(crate) fn size_or_device(attr: &Attr) -> String {
+    match attr.kind {
+        FileKind::CharDevice | FileKind::BlockDevice => {
+            format!("{}, {}", attr.device.major, attr.device.minor)
+        }
+        _ => attr.size.to_string(),
+    }
 }
 
 /// The word for a kind of node.
@@ -200,6 +220,18 @@ mod tests {
             assert_eq!(rfc3339(seconds), expected, "{seconds}");
         }
         assert_eq!(minute(951_827_696), "2000-02-29 12:34");
+        let rows = [
+            (-1, 0, "1969-12-31T23:59:59Z"),
+            (-1, 5_000_000, "1969-12-31T23:59:59.005000000Z"),
+            (0, 999_999_999, "1970-01-01T00:00:00.999999999Z"),
+        ];
+        for (seconds, nanoseconds, expected) in rows {
+            let time = Time {
+                seconds,
+                nanoseconds,
+            };
+            assert_eq!(exact(time), expected, "{time:?}");
+        }
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub(crate) struct Arguments {
     source: PathBuf,
     /// What to list, as in a mount: alpine:3.19/layers, or / for the top [default: all refs].
     path: Option<OsString>,
-    /// Show mode, owner, size, time (UTC) and link target; waits until sizes are known.
+    /// Show mode, link count, owner, size, time (UTC) and link target; waits until sizes
+    /// are known.
     #[arg(short, long)]
     long: bool,
     /// List what is in directories too.
@@ -100,10 +101,13 @@ impl Listing<'_> {
     /// The node to begin with; a link to a directory stands for the directory, unless
     /// the link itself is to be shown.
     fn start(&self, path: &[u8]) -> anyhow::Result<Arc<dyn Node>> {
-        let vfs = &self.source.vfs;
-        let node = tree::find(vfs, path, LastLink::Keep)?;
+        let find = |last| {
+            let find = || tree::find(&self.source.vfs, path, last);
+            progress::of_passes(&self.source.views, find)
+        };
+        let node = find(LastLink::Keep)?;
         if node.kind() == FileKind::Symlink && !self.arguments.long {
-            let target = tree::find(vfs, path, LastLink::Follow);
+            let target = find(LastLink::Follow);
             return Ok(target
                 .ok()
                 .filter(|target| target.kind() == FileKind::Directory)
@@ -151,7 +155,8 @@ impl Listing<'_> {
     }
 
     fn children(&self, path: &[u8], node: &dyn Node) -> anyhow::Result<Vec<Item>> {
-        let mut children = node.list().with_context(|| output::printable(path))?;
+        let list = progress::of_passes(&self.source.views, || node.list());
+        let mut children = list.with_context(|| output::printable(path))?;
         children.sort_by(|a, b| a.name.cmp(&b.name));
         let is_root = path.iter().all(|byte| *byte == b'/');
         if self.arguments.all
@@ -228,9 +233,10 @@ fn long(items: &[Item]) -> anyhow::Result<String> {
         };
         rows.push([
             format::mode(attr.kind, attr.mode),
+            attr.links.to_string(),
             attr.uid.to_string(),
             attr.gid.to_string(),
-            attr.size.to_string(),
+            format::size_or_device(&attr),
             format::minute(attr.mtime.seconds),
             name,
         ]);
@@ -238,6 +244,7 @@ fn long(items: &[Item]) -> anyhow::Result<String> {
     let numbers = Align::Right;
     let columns = [
         Align::Left,
+        numbers,
         numbers,
         numbers,
         numbers,

@@ -8,7 +8,7 @@ use ocifs::vfs::node::{Node, OpenFile};
 use ocifs::vfs::views::Views;
 use ocifs::vfs::views::names;
 use ocifs::vfs::views::refs::Level;
-use ocifs::vfs::{self, Attr, FileKind, Lifetime, Patience, Vfs};
+use ocifs::vfs::{self, Attr, Device, FileKind, Lifetime, Patience, Vfs};
 use serde_json::{Map, Value, json};
 
 use super::{format, output};
@@ -141,12 +141,17 @@ pub(crate) fn describe(path: &[u8], node: &dyn Node, patience: Patience) -> anyh
     put_bytes(&mut object, "name", name);
     object.insert("kind".into(), format::kind(attr.kind).into());
     object.insert("mode".into(), format!("{:04o}", attr.mode).into());
+    object.insert("links".into(), attr.links.into());
     object.insert("uid".into(), attr.uid.into());
     object.insert("gid".into(), attr.gid.into());
     if attr.kind == FileKind::Regular {
         object.insert("size".into(), json!(known_size(&attr)));
     }
-    object.insert("mtime".into(), format::rfc3339(attr.mtime.seconds).into());
+    if matches!(attr.kind, FileKind::CharDevice | FileKind::BlockDevice) {
+        let Device { major, minor } = attr.device;
+        object.insert("device".into(), json!({"major": major, "minor": minor}));
+    }
+    object.insert("mtime".into(), format::exact(attr.mtime).into());
     if let Ok(target) = node.read_link() {
         put_bytes(&mut object, "target", &target);
     }

@@ -56,8 +56,11 @@
 //!
 //! More lenient than Go: extended attributes in libarchive's form (`LIBARCHIVE.xattr.`)
 //! are read where star's form is missing, and empty ones are kept, as containerd does.
+//! Access control lists as text (`SCHILY.acl.access`, `SCHILY.acl.default`), which Go
+//! leaves alone, are the extended attributes that extracting them would make.
 //! A volume label (`V`) is skipped.
 
+mod acl;
 mod entry;
 mod error;
 mod header;

@@ -13,10 +13,8 @@
 
 use std::ops::Range;
 
+use super::acl;
 use super::number::decimal;
-
-const SCHILY_XATTR: &[u8] = b"SCHILY.xattr.";
-const LIBARCHIVE_XATTR: &[u8] = b"LIBARCHIVE.xattr.";
 
 /// The shortest record there can be: `5 k=\n` has five bytes.
 const MIN_RECORD: i64 = 5;
@@ -76,13 +74,31 @@ pub(super) enum Fault {
     TooManyRecords,
 }
 
-/// Who wrote an extended attribute, and so how.
+/// Who wrote an extended attribute, and so how; the later ones count more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum XattrForm {
+    /// star, GNU tar and libarchive: an access control list as text.
+    AccessList,
     /// libarchive: the name percent-encoded, the value in base64.
     Libarchive,
     /// star and most others: both as they are.
     Schily,
+}
+
+impl XattrForm {
+    /// How a key of an extended attribute begins in each form.
+    const PREFIXES: [(Self, &[u8]); 3] = [
+        (Self::AccessList, b"SCHILY.acl."),
+        (Self::Libarchive, b"LIBARCHIVE.xattr."),
+        (Self::Schily, b"SCHILY.xattr."),
+    ];
+
+    /// The form of a key, and what follows its prefix.
+    fn of_key(key: &[u8]) -> Option<(Self, &[u8])> {
+        let mut forms = Self::PREFIXES.into_iter();
+        let found = forms.find_map(|(form, prefix)| Some((form, key.strip_prefix(prefix)?)));
+        found.filter(|(form, name)| *form != Self::AccessList || acl::attribute(name).is_some())
+    }
 }
 
 /// A record that holds an extended attribute.
@@ -129,7 +145,7 @@ impl Pax {
             }
             if let Some(known) = Key::of_name(key) {
                 pax.known[known as usize] = Some(record.value);
-            } else if key.starts_with(SCHILY_XATTR) || key.starts_with(LIBARCHIVE_XATTR) {
+            } else if XattrForm::of_key(key).is_some() {
                 pax.xattrs.push((record.key, record.value));
             }
         }
@@ -149,18 +165,15 @@ impl Pax {
 
     /// The records that hold extended attributes, in order.
     pub(super) fn xattrs(&self) -> impl Iterator<Item = XattrRecord<'_>> {
-        self.xattrs.iter().map(|(key, value)| {
+        self.xattrs.iter().filter_map(|(key, value)| {
             let key = &self.body[key.clone()];
-            let (form, prefix) = match key.strip_prefix(SCHILY_XATTR) {
-                Some(_) => (XattrForm::Schily, SCHILY_XATTR),
-                None => (XattrForm::Libarchive, LIBARCHIVE_XATTR),
-            };
-            XattrRecord {
+            let (form, name) = XattrForm::of_key(key)?;
+            Some(XattrRecord {
                 form,
                 key,
-                name: &key[prefix.len()..],
+                name,
                 value: &self.body[value.clone()],
-            }
+            })
         })
     }
 

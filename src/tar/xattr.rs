@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use super::acl;
 use super::entry::Xattr;
 use super::pax::{Pax, XattrForm, XattrRecord};
 
@@ -26,8 +27,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// The extended attributes of an entry, sorted by name; `ignored` gets the keys of those
 /// that cannot be had.
 ///
-/// Of an attribute that comes twice the last counts, and before all of libarchive's form
-/// that in star's form, which Go's runtimes use.
+/// Of an attribute that comes twice the last counts, and before all of other forms that in
+/// star's form, which Go's runtimes use.
 pub(super) fn of_pax(pax: &Pax, mut ignored: impl FnMut(&[u8])) -> Vec<Xattr> {
     let mut found = Vec::new();
     for record in pax.xattrs() {
@@ -47,6 +48,10 @@ pub(super) fn of_pax(pax: &Pax, mut ignored: impl FnMut(&[u8])) -> Vec<Xattr> {
 
 fn read(record: &XattrRecord<'_>) -> Option<Xattr> {
     let (name, value) = match record.form {
+        XattrForm::AccessList => (
+            acl::attribute(record.name)?.to_vec(),
+            acl::from_text(record.value)?,
+        ),
         XattrForm::Schily => (record.name.to_vec(), record.value.to_vec()),
         XattrForm::Libarchive => (
             percent_decoded(record.name),
@@ -191,6 +196,32 @@ mod tests {
                 &["trusted.overlays=y"],
                 0,
             ),
+            (
+                "an access control list as text",
+                &[("SCHILY.acl.access", "user::rw-,group::r--,other::---")],
+                &[
+                    "system.posix_acl_access=\\x02\\x00\\x00\\x00\\x01\\x00\\x06\\x00\\xff\\xff\\xff\\xff\
+                   \\x04\\x00\\x04\\x00\\xff\\xff\\xff\\xff \\x00\\x00\\x00\\xff\\xff\\xff\\xff",
+                ],
+                0,
+            ),
+            (
+                "an access control list in both forms",
+                &[
+                    ("SCHILY.acl.default", "user::rw-,group::r--,other::---"),
+                    ("SCHILY.xattr.system.posix_acl_default", "bytes"),
+                    ("SCHILY.acl.default", "user::rw-,group::r--,other::---"),
+                ],
+                &["system.posix_acl_default=bytes"],
+                0,
+            ),
+            (
+                "a malformed access control list",
+                &[("SCHILY.acl.access", "user::rw-")],
+                &[],
+                1,
+            ),
+            ("another system's list", &[("SCHILY.acl.ace", "x")], &[], 0),
             ("not base64", &[("LIBARCHIVE.xattr.user.a", "!")], &[], 1),
             ("no name", &[("SCHILY.xattr.", "a")], &[], 1),
             (

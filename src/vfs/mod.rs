@@ -24,6 +24,7 @@ mod inode;
 pub mod key;
 mod listing;
 pub mod node;
+mod resolve;
 pub mod views;
 
 use std::sync::Arc;
@@ -289,36 +290,6 @@ impl Vfs {
             .collect()
     }
 
-    /// Follows a path from the root as the kernel would, without its help; for the
-    /// command line. Symbolic links on the way and at the end are followed.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::NotDirectory`]; [`Error::Invalid`] for too many
-    /// links in a row.
-    pub fn resolve(&self, path: &[u8]) -> Result<Arc<dyn Node>, Error> {
-        let mut rest: Vec<Name> = split(path);
-        let mut trail = vec![self.node(Ino::ROOT)?];
-        let mut links = 0;
-        while let Some(name) = rest.pop() {
-            if name == b".." {
-                trail.truncate((trail.len() - 1).max(1));
-                continue;
-            }
-            let here = &trail[trail.len() - 1];
-            let node = here.find(&name)?.ok_or(Error::NotFound)?;
-            if node.kind() != FileKind::Symlink {
-                trail.push(node);
-                continue;
-            }
-            links += 1;
-            if links > 40 {
-                return Err(Error::Invalid);
-            }
-            rest.extend(split(&node.read_link()?));
-        }
-        trail.pop().ok_or(Error::NotFound)
-    }
-
     fn entry(&self, node: &Arc<dyn Node>) -> Result<Entry, Error> {
         let attr = node.attr(Patience::Never)?;
         let ino = self.inodes.reference(node);
@@ -328,14 +299,4 @@ impl Vfs {
             name_lifetime: node.name_lifetime(),
         })
     }
-}
-
-/// The components of a path, last one first.
-fn split(path: &[u8]) -> Vec<Name> {
-    let real = |name: &&[u8]| !name.is_empty() && *name != b".";
-    path.split(|byte| *byte == b'/')
-        .filter(real)
-        .rev()
-        .map(<[u8]>::to_vec)
-        .collect()
 }

@@ -51,6 +51,12 @@ pub trait Node: Debug + Send + Sync {
         false
     }
 
+    /// Whether symbolic links in it lead from here when they begin with `/`, and never
+    /// further up: the root of a file tree, where no kernel resolves them.
+    fn is_tree_root(&self) -> bool {
+        false
+    }
+
     /// Whether the name by which this node was found must be looked up anew each time,
     /// or soon, because another node may take its place.
     fn name_lifetime(&self) -> super::attr::Lifetime {

@@ -4,6 +4,7 @@
 
 mod image;
 mod image_text;
+mod node;
 mod summary;
 
 use std::ffi::OsString;
@@ -12,9 +13,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use ocifs::vfs::node::Node;
-use ocifs::vfs::{FileKind, Patience};
-use serde_json::{Map, Value};
+use ocifs::vfs::FileKind;
+use serde_json::Value;
 
 use self::image::Image;
 use self::summary::Summary;
@@ -56,11 +56,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (base, node) = tree::find_image(&source.vfs, name.as_bytes())?;
     if let Some(path) = &arguments.path {
         let path = tree::join(&base, path.as_bytes());
-        let node = tree::find(&source.vfs, &path, LastLink::Keep)?;
-        return inspect_node(arguments, &source, &path, &*node);
+        let find = || tree::find(&source.vfs, &path, LastLink::Keep);
+        let found = progress::of_passes(&source.views, find)?;
+        return node::inspect(arguments, &source, &path, &*found);
     }
     if node.kind() != FileKind::Directory {
-        return inspect_node(arguments, &source, &base, &*node);
+        return node::inspect(arguments, &source, &base, &*node);
     }
     if node.xattr_names().is_empty() {
         let shown = output::printable(&base);
@@ -104,46 +105,4 @@ fn clean(text: &str) -> String {
 /// One line of a description.
 fn row(text: &mut String, name: &str, value: &str) {
     text.push_str(&format!("\n{name:<13} {value}"));
-}
-
-/// Attributes and extended attributes of one node; a file is opened for the verdict on
-/// it.
-fn inspect_node(
-    arguments: &Arguments,
-    source: &Source,
-    path: &[u8],
-    node: &dyn Node,
-) -> anyhow::Result<ExitCode> {
-    let mut problems = Vec::new();
-    if node.kind() == FileKind::Regular
-        && let Err(error) = progress::of_passes(&source.views, || node.open())
-    {
-        problems.push(Problem::new(String::from_utf8_lossy(path), &error));
-    }
-    let mut json = tree::describe(path, node, Patience::Wait)?;
-    let mut xattrs = Map::new();
-    for name in node.xattr_names() {
-        let value = node.xattr(&name).unwrap_or_default();
-        let name = String::from_utf8_lossy(&name).into_owned();
-        xattrs.insert(name, String::from_utf8_lossy(&value).into());
-    }
-    let text = node_text(path, &json, &xattrs);
-    json["xattrs"] = Value::Object(xattrs);
-    print(arguments, &json, &text, &problems)
-}
-
-fn node_text(path: &[u8], json: &Value, xattrs: &Map<String, Value>) -> String {
-    let mut text = output::printable(path);
-    for key in ["kind", "mode", "uid", "gid", "size", "mtime", "target"] {
-        match &json[key] {
-            Value::Null => {}
-            Value::String(value) => row(&mut text, key, &clean(value)),
-            value => row(&mut text, key, &value.to_string()),
-        }
-    }
-    for (name, value) in xattrs {
-        let value = clean(value.as_str().unwrap_or_default());
-        row(&mut text, "xattr", &format!("{}={value}", clean(name)));
-    }
-    text
 }

@@ -13,7 +13,7 @@ use crate::stream::{BlobOffset, Checkpoints, Compression, SpanId, SpanTable, Tar
 const MAGIC: &[u8; 8] = b"ocifstoc";
 
 /// Another number makes all older files unread.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// More sections than this are no file of ours.
 const MAX_SECTIONS: u32 = 64;

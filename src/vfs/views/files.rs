@@ -160,6 +160,10 @@ impl Node for FilesDir {
         self.tree.get().is_none()
     }
 
+    fn is_tree_root(&self) -> bool {
+        true
+    }
+
     fn name_lifetime(&self) -> Lifetime {
         self.name_lifetime
     }

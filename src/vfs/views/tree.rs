@@ -92,10 +92,9 @@ impl TreeNode {
         Ok(LayerFile::new(layer, content))
     }
 
-    /// Where the node comes from.
+    /// Where the node comes from. A kernel asks for it of files and directories alone.
     fn provenance(&self) -> Xattrs {
-        let is_shown = matches!(self.kind(), FileKind::Regular | FileKind::Directory);
-        if !self.files().is_rootfs || !is_shown {
+        if !self.files().is_rootfs {
             return Xattrs::default();
         }
         let layer = self.files().layer_of(self.id);
