@@ -51,6 +51,20 @@ impl ImageManifest {
         self.config.media_type.kind() == Kind::Config
     }
 
+    /// Whether its layers make a root file system. Those of signatures and attestations do
+    /// not, though many have the config of an image; of others one that cannot be read
+    /// is wrong with the root file system, which is there.
+    #[must_use]
+    pub fn has_rootfs(&self) -> bool {
+        let is_tree = |layer: &Descriptor| {
+            matches!(
+                layer.media_type.kind(),
+                Kind::Layer { .. } | Kind::Encrypted
+            )
+        };
+        self.is_image() && (self.layers.is_empty() || self.layers.iter().any(is_tree))
+    }
+
     /// The type that referrers are filed under: that of the artifact, in older manifests
     /// that of the config.
     ///

@@ -9,6 +9,7 @@ use super::resolve::Lower;
 use super::whiteout::{Meaning, meaning};
 use super::{Name, NodeId, Origin, Record, Rootfs};
 use crate::layer::tree::{self, Kind, Tree};
+use crate::tar::Limits;
 
 /// How often symlinks in lower layers may send entries elsewhere, and those again. Each
 /// round moves all that it finds; images need one or two.
@@ -20,6 +21,11 @@ const MAX_NODES: u64 = 16_000_000;
 
 /// Applies layers to an empty directory, the base layer first.
 pub(super) fn merge(mut layers: Vec<Arc<Tree>>) -> Result<Rootfs, Error> {
+    if layers.is_empty() {
+        // The root is always a node of some layer.
+        let nothing = tree::Builder::new(&Limits::default()).finish();
+        layers.push(Arc::new(nothing));
+    }
     check_size(layers.iter().map(|tree| tree.len() as u64).sum())?;
     for _ in 0..MAX_ROUNDS {
         let mut merge = Merge::new(&layers);

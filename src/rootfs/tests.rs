@@ -499,6 +499,15 @@ fn names(rootfs: &Rootfs) -> Vec<&[u8]> {
 }
 
 #[test]
+fn no_layers_make_an_empty_root() -> TestResult {
+    let rootfs = Rootfs::new(Vec::new())?;
+    assert!(rootfs.is_empty() && rootfs.len() == 1);
+    assert_eq!(rootfs.node(NodeId::ROOT).kind, Kind::Directory);
+    assert_eq!(rootfs.find(NodeId::ROOT, b"a"), None);
+    Ok(())
+}
+
+#[test]
 fn w10_many_layers_take_linear_time() -> TestResult {
     let opaque = layer(0, &["f .wh..wh..opq", "f a"])?;
     let rootfs = Rootfs::new(vec![opaque; 10_000])?;

@@ -168,6 +168,28 @@ impl Error {
         }
     }
 
+    /// Which of two that apply to one thing is told: `ENODATA`, `EBADMSG`, `EUCLEAN`,
+    /// `EOPNOTSUPP`, `EFBIG`, then all others; the first of two that are alike.
+    #[must_use]
+    pub(super) fn or(self, other: Self) -> Self {
+        if other.rank() < self.rank() {
+            other
+        } else {
+            self
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Self::BlobMissing(_) => 0,
+            Self::Damaged(_) => 1,
+            Self::Malformed(_) => 2,
+            Self::Unsupported(_) => 3,
+            Self::Limit(_) => 4,
+            _ => 5,
+        }
+    }
+
     /// The right bytes are there again, but the kernel still reads an older file for those
     /// who opened it before, and that one was damaged meanwhile.
     #[must_use]
@@ -395,6 +417,24 @@ mod tests {
                 libc::ENOSYS,
                 "the kernel would never ask again"
             );
+        }
+    }
+
+    #[test]
+    fn of_several_the_most_telling_is_told() {
+        let missing = || Error::missing("A", String::new());
+        let damaged = || Error::damaged("B", String::new());
+        let rows = [
+            (missing(), damaged(), "A"),
+            (damaged(), missing(), "A"),
+            (Error::limit("C", String::new()), damaged(), "B"),
+            (damaged(), Error::damaged("D", String::new()), "B"),
+            (Error::NotFound, damaged(), "B"),
+        ];
+        for (one, other, expected) in rows {
+            let row = format!("{one:?} or {other:?}");
+            let fault = one.or(other).fault();
+            assert_eq!(fault.map(|fault| fault.code), Some(expected), "{row}");
         }
     }
 

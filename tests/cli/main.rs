@@ -9,6 +9,7 @@ mod unmount;
 
 mod cache;
 mod demo;
+mod file_trees;
 mod index;
 mod reading;
 mod status;

@@ -10,6 +10,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod reference;
+mod rootfs;
 mod tree;
 
 use std::collections::{BTreeMap, HashMap};

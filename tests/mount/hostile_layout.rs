@@ -434,8 +434,8 @@ fn l12_ten_thousand_layers() {
         ["good", "incoming", "just-right", "too-many"]
     );
     mounted.assert_bad_ref("too-many", "manifest.json", EFBIG, "LIMIT_LAYERS");
-    // Each with the link to its blob.
-    assert_eq!(mounted.names("just-right/layers").len(), 2 * 4_096);
+    // Each with its tree and the link to its blob.
+    assert_eq!(mounted.names("just-right/layers").len(), 3 * 4_096);
     let last = "just-right/layers/4095.tar";
     mounted.assert_holds("just-right", last, &tar_of(FILES));
 }

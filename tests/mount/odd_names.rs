@@ -257,6 +257,7 @@ fn names() {
             "config.json",
             "layers",
             "manifest.json",
+            "rootfs",
         ]
     );
     // A level that is no ref of its own has nothing of an image.
@@ -336,7 +337,13 @@ fn one_name_for_several_platforms() {
     assert_eq!(mounted.names(""), ["app:1", "good", "incoming"]);
     assert_eq!(
         mounted.names("app:1"),
-        ["config.json", "layers", "manifest.json", "platforms"]
+        [
+            "config.json",
+            "layers",
+            "manifest.json",
+            "platforms",
+            "rootfs"
+        ]
     );
     assert_ref(&mounted, "app:1", Some("app:1"), &arm_manifest);
     let platforms = mounted.names("app:1/platforms");
@@ -711,7 +718,8 @@ fn default_platform() {
                         "index.json",
                         "layers",
                         "manifest.json",
-                        "platforms"
+                        "platforms",
+                        "rootfs"
                     ],
                     "{row}"
                 );
@@ -785,8 +793,9 @@ fn numbers_of_layers() {
         (100, "000.tar", "099.tar"),
         (101, "000.tar", "100.tar"),
     ] {
-        let names = mounted.names(&format!("{count}/layers"));
-        assert_eq!(names.len(), count);
+        let mut names = mounted.names(&format!("{count}/layers"));
+        assert_eq!(names.len(), 2 * count, "each with its tree");
+        names.retain(|name| name.ends_with(".tar"));
         let ends = (names[0].as_str(), names[count - 1].as_str());
         assert_eq!(ends, (first, last), "{count} layers");
     }
@@ -881,8 +890,8 @@ fn docker_manifest_lists() {
         &format!("{amd}/manifest.json"),
         amd_manifest.as_bytes(),
     );
-    assert_eq!(mounted.names(&format!("{amd}/layers")), ["00.tar"]);
-    assert_eq!(mounted.names("one/layers"), ["00.tar", "00.tar.gz"]);
+    assert_eq!(mounted.names(&format!("{amd}/layers")), ["00", "00.tar"]);
+    assert_eq!(mounted.names("one/layers"), ["00", "00.tar", "00.tar.gz"]);
     let tar = crate::common::tar_of(&[("arm64", b"x")]);
     mounted.assert_holds("arm64", "one/layers/00.tar", &tar);
 }

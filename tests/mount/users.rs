@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use ocifs::oci::Digest;
 use tempfile::TempDir;
 
-use crate::common::{Compression, Need, Random, TestLayout, has, tar_of};
+use crate::common::{Compression, Need, Random, TestLayout, has, skip, tar_of};
 
 const OCIFS: &str = env!("CARGO_BIN_EXE_ocifs");
 
@@ -186,6 +186,76 @@ fn a_plain_user_mounts_reads_and_unmounts() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o700, "{}", cache.display());
+}
+
+#[test]
+fn a_plain_user_looks_into_file_trees() {
+    if !has("a_plain_user_looks_into_file_trees", NAMESPACE) {
+        return;
+    }
+    let home = Home::new();
+    let secret = crate::common::Tarball::new()
+        .mode(0o600)
+        .file("secret", "told")
+        .mode(0o4755)
+        .file("program", "#!/bin/sh\nid -u\n")
+        .finish();
+    let layer = home.layout.layer_of_tar(Compression::Gzip, &secret);
+    home.layout.add_ref("secret", &home.layout.image(&[layer]));
+    give_away(home.layout.path());
+    // Whoever mounts may read all of it, owners as the tar has them or as he says.
+    let script = "set -e
+        $OCIFS mount $LAYOUT $MNT
+        ls $MNT/app/rootfs
+        sha256sum < $MNT/app/layers/02.tar
+        tail -c +513 $MNT/app/layers/02.tar | head -c 6291456 | cmp - $MNT/app/rootfs/Zstd
+        cat $MNT/secret/rootfs/secret; echo
+        $MNT/secret/rootfs/program
+        stat -c '%u:%g %A' $MNT/secret/rootfs/secret
+        $OCIFS unmount $MNT
+        $OCIFS mount --uid $(id -u) --gid $(id -g) $LAYOUT $MNT
+        stat -c '%u:%g %A' $MNT/secret/rootfs/program $MNT/secret/rootfs
+        fusermount3 -u $MNT";
+    let stdout = assert_succeeds("a plain user", &home.as_user(OPEN_DEVICE, script));
+    let sum = format!("{}  -", Digest::of(&home.tars[2]).encoded());
+    let expected = [
+        "Gzip",
+        "None",
+        "Zstd",
+        &sum,
+        "told",
+        "1000",
+        "0:0 -rw-------",
+        "1000:1000 -rwsr-xr-x",
+        "1000:1000 drwxr-xr-x",
+    ];
+    assert_eq!(stdout.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn in_a_user_namespace() {
+    if !has("in_a_user_namespace", NAMESPACE) {
+        return;
+    }
+    let home = Home::new();
+    // Who is root there mounts without a helper; what is root's in the tar is his. The
+    // owners that the namespace does not have are shown as nobody's.
+    let script = "exec unshare --user --map-root-user --mount bash -ec '
+        PATH=/usr/sbin:/usr/bin:/sbin:/bin
+        $OCIFS mount $LAYOUT $MNT
+        stat -c \"%u:%g %A\" $MNT/app/rootfs/Gzip
+        tail -c +513 $MNT/app/layers/01.tar | head -c 6291456 | cmp - $MNT/app/rootfs/Gzip
+        umount $MNT'";
+    let output = home.as_user(OPEN_DEVICE, script);
+    if String::from_utf8_lossy(&output.stderr).contains("unshare failed") {
+        skip(
+            "in_a_user_namespace",
+            "the system allows no user namespaces",
+        );
+        return;
+    }
+    let stdout = assert_succeeds("a user namespace", &output);
+    assert_eq!(stdout, "0:0 -rw-r--r--\n");
 }
 
 #[test]

@@ -136,13 +136,27 @@ fn listing_reads_no_layer_byte() {
     let rows = [
         ("ls", "ls $MNT/app/layers", "00.tar\n"),
         ("ls -a", "ls -a $MNT/app/layers", "00.tar\n"),
-        ("ls -R of an image", "ls -R $MNT/app", "00.tar\n"),
-        ("ls -R of everything", "ls -R $MNT $MNT/.ocifs", "00.tar\n"),
-        ("find", "find $MNT $MNT/.ocifs", "layers/00.tar\n"),
+        ("ls of an image", "ls $MNT/app", "rootfs\n"),
+        (
+            "stat of what must be looked into",
+            "stat -c %A:%n $MNT/app/rootfs $MNT/app/layers/00",
+            "drwxr-xr-x:",
+        ),
+        // Whoever goes into a file tree reads it, so these stop before.
+        (
+            "find",
+            "find $MNT $MNT/.ocifs -regex '.*/\\(rootfs\\|layers/[0-9]+\\)' -prune -o -print",
+            "layers/00.tar\n",
+        ),
         (
             "find by type",
-            "find $MNT -type f -name '*.tar'",
+            "find $MNT -regex '.*/\\(rootfs\\|layers/[0-9]+\\)' -prune -o -type f -print",
             "layers/00.tar\n",
+        ),
+        (
+            "find of directories",
+            "find $MNT -maxdepth 3 -name rootfs -prune -o -maxdepth 3 -type d -print",
+            "app/layers/00\n",
         ),
         (
             "completion",
@@ -331,11 +345,13 @@ fn a_slow_pass_keeps_nobody_else_waiting() {
                 .count()
         };
         assert_eq!(list(""), Busy::COLD + 4);
-        assert_eq!(list("slow-0/layers"), 2);
+        assert_eq!(list("slow-0/layers"), 3);
         let stat = fs::metadata(root.join("known/layers/00.tar")).expect("it is known");
         assert_eq!(stat.len(), busy.small.len() as u64);
         let tar = fs::read(root.join("known/layers/00.tar")).expect("it is known");
         assert_eq!(tar, busy.small);
+        let motd = fs::read(root.join("known/rootfs/etc/motd")).expect("it is known");
+        assert_eq!(motd, b"hello\n");
         fs::read(root.join("cold-0/config.json")).expect("it is sound");
     });
     assert!(took.len() >= 3, "the passes were over too soon");
@@ -359,14 +375,58 @@ fn a_slow_pass_keeps_nobody_else_waiting() {
 }
 
 #[test]
+fn the_first_look_into_a_file_tree_waits() {
+    if !has("the_first_look_into_a_file_tree_waits", &[Need::Fuse]) {
+        return;
+    }
+    // No tars: they are found malformed at the end of the wait.
+    let busy = Busy::new();
+    for tree in ["rootfs", "layers/00"] {
+        let mount = TestMount::start(busy.layout.path());
+        let dir = mount.join("slow-0").join(tree);
+        assert!(fs::metadata(&dir).expect("it is known").is_dir());
+        thread::scope(|scope| {
+            let looks = ["look", "list"].map(|what| {
+                let dir = &dir;
+                scope.spawn(move || match what {
+                    "look" => fs::metadata(dir.join("x")).map(drop),
+                    _ => fs::read_dir(dir).map(drop),
+                })
+            });
+            until(AT_ALL, "the pass begins", || passes(&mount) == 1);
+            let start = Instant::now();
+            // The directory itself, what is beside it, and another image.
+            assert!(fs::metadata(&dir).expect("it is known").is_dir());
+            let beside = fs::read_dir(mount.join("slow-0/layers")).map_or(0, Iterator::count);
+            assert_eq!(beside, 3, "{tree}");
+            let motd = fs::read(mount.join("known/rootfs/etc/motd")).expect("it is sound");
+            assert_eq!(motd, b"hello\n", "{tree}");
+            let took = start.elapsed();
+            assert_eq!(passes(&mount), 1, "{tree}: the pass was over too soon");
+            assert!(took < 3 * QUICK, "{tree}: took {took:?}");
+            for look in looks {
+                let error = look.join().expect("no panic").expect_err("it is no tar");
+                assert_eq!(error.raw_os_error(), Some(libc::EUCLEAN), "{tree}");
+            }
+        });
+    }
+}
+
+#[test]
 fn unmount_by_force_ends_waits() {
     if !has("unmount_by_force_ends_waits", &[Need::Fuse]) {
         return;
     }
+    for path in ["layers/00.tar", "rootfs/etc/motd", "layers/00"] {
+        unmount_ends_the_wait_for(path);
+    }
+}
+
+fn unmount_ends_the_wait_for(path: &str) {
     let busy = Busy::new();
     let mount = MountOptions::new(busy.layout.path()).start();
     thread::scope(|scope| {
-        let path = mount.join("slow-0/layers/00.tar");
+        let path = mount.join("slow-0").join(path);
         let waiting = scope.spawn(move || File::open(path).and_then(|file| file.metadata()));
         until(AT_ALL, "the pass begins", || passes(&mount) == 1);
         let start = Instant::now();

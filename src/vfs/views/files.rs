@@ -21,6 +21,7 @@ use super::source::LayerSource;
 use super::tree::{FileTree, TreeNode};
 use super::xattr::{self, Xattrs};
 use crate::layer::Layer;
+use crate::layer::tree::Tree;
 use crate::oci::media_type::Kind;
 use crate::oci::{Descriptor, Digest};
 use crate::rootfs::{self, NodeId, Rootfs};
@@ -104,7 +105,8 @@ impl FilesDir {
     fn subject(&self) -> String {
         match &self.what {
             What::Rootfs(descriptor) => format!("rootfs of {}", subject(descriptor)),
-            What::Layer(source) => source.subject(),
+            // Its bytes may be right, and make no tree.
+            What::Layer(source) => format!("tree of {}", source.subject()),
         }
     }
 
@@ -249,25 +251,7 @@ impl Files {
     /// All layers of the image whose manifest `descriptor` names, merged.
     fn rootfs(views: &Arc<Views>, descriptor: &Descriptor) -> Result<Self, Error> {
         let sources = sources(views, descriptor)?;
-        // All are asked for before the first is waited for, so that two are read at once.
-        for (source, _) in &sources {
-            source.request();
-        }
-        let mut trees = Vec::with_capacity(sources.len());
-        let mut layers = Vec::with_capacity(sources.len());
-        let mut nodes = 0;
-        for (source, created_by) in sources {
-            let layer = views.faults().judge(&source.subject(), source.layer())?;
-            let tree = views.layers().tree(&layer)?;
-            nodes += tree.len() as u64;
-            rootfs::check_size(nodes)?;
-            trees.push(tree);
-            layers.push(OpenedLayer {
-                source,
-                created_by,
-                layer: Mutex::new(layer),
-            });
-        }
+        let (layers, trees) = open_all(sources)?;
         let trees_weight: u64 = trees.iter().map(|tree| tree.weight()).sum();
         let rootfs = Rootfs::new(trees)?;
         Ok(Self {
@@ -280,8 +264,7 @@ impl Files {
     }
 
     fn of_layer(source: &LayerSource) -> Result<Self, Error> {
-        let layer = source.layer()?;
-        let tree = source.views().layers().tree(&layer)?;
+        let (layer, tree) = open(source)?;
         let weight = tree.weight();
         let rootfs = Rootfs::of_layer(tree);
         let opened = OpenedLayer {
@@ -302,6 +285,50 @@ impl Files {
     pub(super) fn layer_of(&self, id: NodeId) -> &OpenedLayer {
         &self.layers[self.rootfs.layer(id)]
     }
+}
+
+/// All layers of an image and their trees. Of several that are wrong, the most telling is
+/// told, so all of them are looked at.
+fn open_all(
+    sources: Vec<(LayerSource, Option<String>)>,
+) -> Result<(Vec<OpenedLayer>, Vec<Arc<Tree>>), Error> {
+    // All are asked for before the first is waited for, so that two are read at once.
+    for (source, _) in &sources {
+        source.request();
+    }
+    let (mut layers, mut trees) = (Vec::new(), Vec::new());
+    let mut nodes = 0;
+    let mut fault: Option<Error> = None;
+    for (source, created_by) in sources {
+        let (layer, tree) = match open(&source) {
+            Ok(opened) => opened,
+            Err(Error::ShutDown) => return Err(Error::ShutDown),
+            Err(error) => {
+                fault = Some(match fault {
+                    Some(former) => former.or(error),
+                    None => error,
+                });
+                continue;
+            }
+        };
+        nodes += tree.len() as u64;
+        rootfs::check_size(nodes)?;
+        trees.push(tree);
+        layers.push(OpenedLayer {
+            source,
+            created_by,
+            layer: Mutex::new(layer),
+        });
+    }
+    fault.map_or(Ok((layers, trees)), Err)
+}
+
+/// A layer and its tree; what is wrong with its bytes is noted as the layer's fault.
+fn open(source: &LayerSource) -> Result<(Arc<Layer>, Arc<Tree>), Error> {
+    let views = source.views();
+    let layer = views.faults().judge(&source.subject(), source.layer())?;
+    let tree = views.layers().tree(&layer)?;
+    Ok((layer, tree))
 }
 
 /// The layers of an image, each with the build step that made it.

@@ -16,7 +16,6 @@ use super::place::Place;
 use super::xattr::{self, Xattrs};
 use super::{Views, layers, platforms};
 use crate::oci::limits::Limit;
-use crate::oci::media_type::Kind;
 use crate::oci::{Descriptor, Document, DocumentType, ImageManifest, MediaType};
 use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
 use crate::vfs::error::Error;
@@ -156,7 +155,7 @@ pub(super) fn manifest_children(
         },
         layers::directory(views, place, descriptor, created),
     ];
-    if manifest.config.media_type.kind() == Kind::Config {
+    if manifest.has_rootfs() {
         let place = place.below(b"rootfs");
         children.push(Child {
             name: b"rootfs".to_vec(),

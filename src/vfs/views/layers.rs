@@ -70,6 +70,7 @@ fn list(
             }
             Kind::Encrypted => {
                 let source = LayerSource::new(views, layer, None);
+                children.push(tree(place, &number, &source, lifetime, created));
                 children.push(tar_file(&number, source, lifetime));
             }
             _ => children.push(raw_file(views, &number, layer)),

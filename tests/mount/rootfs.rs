@@ -1,0 +1,377 @@
+//! `rootfs/` and `layers/NN/` against what others make of the same layers: umoci and
+//! buildah of an image, GNU tar of a layer.
+
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use tempfile::TempDir;
+
+use crate::common::{Compression, Layer, Need, TestLayout, TestMount, has, real_image, run_ok};
+use crate::walk::Walk;
+
+const TOOLS: &[Need] = &[
+    Need::Fuse,
+    Need::Root,
+    Need::Tool("umoci"),
+    Need::Tool("buildah"),
+    Need::Tool("tar"),
+    Need::Tool("bsdtar"),
+    Need::Tool("python3"),
+    Need::Tool("setfacl"),
+    Need::Tool("setfattr"),
+];
+
+/// Attributes that other tools do not make of the text in a tar; GNU tar does.
+const ACCESS_LISTS: &[&str] = &["system.posix_acl_"];
+
+/// A directory in which other tools put down what they make.
+struct Others {
+    dir: TempDir,
+}
+
+impl Others {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("ocifs-others-").tempdir();
+        let dir = dir.expect("a temporary directory can be made");
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What umoci unpacks.
+    fn umoci(&self, layout: &Path, name: &str) -> Walk {
+        let bundle = self.path("umoci");
+        let image = format!("{}:{name}", layout.display());
+        let arguments = ["unpack".as_ref(), "--image".as_ref(), image.as_ref()];
+        run_ok("umoci", &[&arguments[..], &[bundle.as_os_str()]].concat());
+        Walk::of(&bundle.join("rootfs"))
+    }
+
+    /// What buildah mounts.
+    fn buildah(&self, layout: &Path, name: &str) -> Walk {
+        // It takes the path for a name, which must be lower-case.
+        symlink(layout, self.path("layout")).expect("the directory is writable");
+        let image = format!("oci:layout:{name}");
+        self.run_buildah(&["from", "-q", "--name", "x", &image]);
+        let mounted = self.run_buildah(&["mount", "x"]);
+        let mounted = String::from_utf8(mounted).expect("its path is text");
+        let walk = Walk::of(Path::new(mounted.trim()));
+        self.run_buildah(&["umount", "x"]);
+        walk
+    }
+
+    /// Runs buildah with a store of its own.
+    fn run_buildah(&self, arguments: &[&str]) -> Vec<u8> {
+        let script = format!(
+            "cd {} && buildah --root $PWD/storage --runroot $PWD/run --storage-driver vfs {}",
+            self.dir.path().display(),
+            arguments.join(" ")
+        );
+        run_ok("bash", &["-c", &script])
+    }
+
+    /// What GNU tar extracts.
+    fn tar(&self, tar: &Path) -> Walk {
+        let to = self.path("tar");
+        fs::create_dir(&to).expect("the directory is writable");
+        let options = "--xattrs --xattrs-include='*' --acls --numeric-owner --same-owner";
+        let script = format!("tar -xpf {} -C {} {options}", tar.display(), to.display());
+        run_ok("bash", &["-c", &script]);
+        let walk = Walk::of(&to);
+        fs::remove_dir_all(&to).expect("the directory is writable");
+        walk
+    }
+}
+
+#[test]
+fn the_real_image_is_what_others_unpack() {
+    let name = "the_real_image_is_what_others_unpack";
+    if !has(name, TOOLS) || !has(name, &[Need::RealImage]) {
+        return;
+    }
+    let image = real_image();
+    let others = Others::new();
+    let none = &image.flavours[image.flavours.len() - 1];
+    let (umoci, buildah) = thread::scope(|scope| {
+        let umoci = scope.spawn(|| others.umoci(&none.layout, image.ref_name()));
+        let buildah = others.buildah(&none.layout, image.ref_name());
+        (umoci.join().expect("umoci unpacks it"), buildah)
+    });
+    assert!(umoci.0.len() > 10_000, "{} paths", umoci.0.len());
+    clamped(buildah, &umoci).assert_is(&umoci, "buildah and umoci");
+    for flavour in &image.flavours {
+        let mount = TestMount::start(&flavour.layout);
+        let rootfs = mount.join(image.ref_name()).join("rootfs");
+        Walk::of(&rootfs).assert_is(&umoci, &flavour.name);
+    }
+}
+
+#[test]
+fn the_layers_of_the_real_image_are_what_tar_extracts() {
+    let name = "the_layers_of_the_real_image_are_what_tar_extracts";
+    if !has(name, TOOLS) || !has(name, &[Need::RealImage]) {
+        return;
+    }
+    let image = real_image();
+    let others = Others::new();
+    let flavour = |name: &str| image.flavours.iter().find(|flavour| flavour.name == name);
+    let layouts = ["gzip", "zstd-chunked"].map(|name| &flavour(name).expect("it is made").layout);
+    let mounts = layouts.map(|layout| TestMount::start(layout));
+    for number in 0..image.layers.len() {
+        let extracted = others.tar(&image.decoded_layer(number));
+        for mount in &mounts {
+            let tree = mount.join(format!("{}/layers/{number:02}", image.ref_name()));
+            Walk::of(&tree).assert_is(&extracted, &format!("layer {number}"));
+        }
+    }
+}
+
+/// Makes tars of odd layers, given a directory: the first by GNU tar in pax form,
+/// with everything that it can say; the second by GNU tar in its own form, with whiteouts
+/// and changes of type; the third by bsdtar, with entries below a symlink, and without the
+/// directories on the way.
+const ODD_LAYERS: &str = r#"set -eu
+    cd "$1"
+    mkdir 0 1 2 3
+    export TZ=UTC
+    long=$(printf 'long%.0s' {1..63})
+    ( cd 0
+      mkdir -p gone/deep opaque/deep stays real "$long/$long"
+      echo gone > gone/deep/file; echo below > opaque/deep/file; echo stays > stays/file
+      echo deep > "$long/$long/file"
+      ln -s real link-to-dir; ln -s "$(printf '../x%.0s' {1..200})" long-link
+      ln -s loop-b loop-a; ln -s loop-a loop-b; ln -s . self; ln -s /etc/passwd outside
+      echo one > hard-a; ln hard-a hard-b; ln hard-a stays/hard-c
+      echo file > file-to-dir; mkdir dir-to-file; echo x > dir-to-file/x
+      echo old > replaced; echo linked > kept; echo first > hidden
+      echo 1 > $'new\nline'; echo 2 > $'latin\xe9'; echo 3 > 'наука 科学'; echo 4 > '-rf *'; echo 5 > '%41'
+      echo A > Case; echo a > case
+      echo suid > suid; chown 4000000:4294967294 suid; chmod 7755 suid
+      setfattr -n security.capability -v 0sAQAAAgAgAAAAAAAAAAAAAAAAAAA= suid
+      setfattr -n user.colour -v blue replaced; setfattr -n user.empty suid
+      setfattr -n trusted.x -v 0x00ff suid; setfattr -n user.dir -v yes stays
+      echo listed > listed; setfacl -m u:123456:rw-,g:7654321:--x,m:rwx listed
+      setfacl -m u:123456:r-x -d -m u:123456:rwx real
+      mkfifo fifo; mknod null c 1 3; mknod zero c 0 0; mknod block b 4095 1048575
+      truncate -s 20M sparse; printf x | dd of=sparse bs=1 seek=12345678 conv=notrunc status=none
+      truncate -s 5M hollow
+      touch -d '1960-01-02 03:04:05.25' before-1970; touch -d @-0.000000001 just-before
+      touch -d '2400-01-02 03:04:05.000000001' far; mkdir sticky; chmod 1777 sticky
+      touch -h -d '2001-02-03 04:05:06.789' self
+      mkdir 0000; echo x > 0000/x; chmod 0 0000/x; chmod 0 0000
+    )
+    ( cd 1
+      mkdir opaque stays; touch .wh.gone opaque/.wh..wh..opq stays/.wh.hard-c; echo new > opaque/new
+      touch .wh.hidden .wh.not-there
+      mkdir file-to-dir; echo inside > file-to-dir/inside; echo file > dir-to-file
+      echo new > replaced; chmod 600 replaced; chmod 700 stays; touch -d '2005-06-07' stays
+    )
+    ( cd 2
+      mkdir -p link-to-dir implied/by/what; echo inside > link-to-dir/inside
+      echo x > implied/by/what/is-in-it; echo acl > acl; setfacl -m u:77:r--,m:r-- acl
+      setfattr -n user.from -v bsdtar acl; ln acl acl-too; truncate -s 3M sparse-too
+      printf w | dd of=sparse-too bs=1 seek=2000000 conv=notrunc status=none
+    )
+    ( cd 3; truncate -s 9G huge; printf y | dd of=huge bs=1 seek=9000000000 conv=notrunc status=none
+      truncate -s 1M many; for at in 1 3 5 7 9 11 13 15 17 19; do
+          printf z | dd of=many bs=1 seek=$((at * 50000)) conv=notrunc status=none; done
+    )
+    tar --format=gnu --sparse -cf 3.tar -C 3 huge many
+    tar --format=pax --xattrs --xattrs-include='*' --acls --sparse --numeric-owner --sort=name -cf 0.tar -C 0 .
+    tar --format=gnu --numeric-owner --sort=name -cf 1.tar -C 1 .
+    bsdtar --format=pax --acls --xattrs --numeric-owner -cf 2.tar -C 2 \
+        link-to-dir/inside implied/by/what/is-in-it acl acl-too sparse-too
+    # A hard link to a file that only the lower layer has: no tool that reads files makes one.
+    python3 - <<'PYTHON'
+import tarfile
+with tarfile.open('1.tar', 'a') as tar:
+    link = tarfile.TarInfo('linked-from-above')
+    link.type, link.linkname = tarfile.LNKTYPE, 'kept'
+    tar.addfile(link)
+PYTHON
+"#;
+
+struct Odd {
+    others: Others,
+    layout: TestLayout,
+    layers: Vec<Layer>,
+}
+
+impl Odd {
+    fn new() -> Self {
+        let others = Others::new();
+        let dir = others.dir.path().as_os_str();
+        run_ok(
+            "bash",
+            &["-c".as_ref(), ODD_LAYERS.as_ref(), "odd".as_ref(), dir],
+        );
+        let layout = TestLayout::new();
+        let kinds = [
+            Compression::Gzip,
+            Compression::Zstd,
+            Compression::None,
+            Compression::Gzip,
+        ];
+        let layer = |(number, kind)| {
+            let tar = fs::read(others.path(&format!("{number}.tar")));
+            layout.layer_of_tar(kind, &tar.expect("the script made it"))
+        };
+        let mut layers: Vec<Layer> = kinds.into_iter().enumerate().map(layer).collect();
+        layout.add_ref("all", &layout.image(&layers));
+        layers.pop();
+        layout.add_ref("odd", &layout.image(&layers));
+        Self {
+            others,
+            layout,
+            layers,
+        }
+    }
+}
+
+#[test]
+fn odd_layers_are_what_others_unpack() {
+    if !has("odd_layers_are_what_others_unpack", TOOLS) {
+        return;
+    }
+    let odd = Odd::new();
+    let mount = TestMount::start(odd.layout.path());
+    let rootfs = Walk::of(&mount.join("odd/rootfs"));
+    for (number, layer) in odd.layers.iter().enumerate() {
+        let tar = odd.others.path(&format!("{number}.tar"));
+        assert_eq!(
+            fs::metadata(&tar).expect("it is there").len(),
+            layer.tar_size
+        );
+        if number == 1 {
+            // The link leads to the layer below, which tar cannot know.
+            continue;
+        }
+        let tree = Walk::of(&mount.join(format!("odd/layers/{number:02}")));
+        let mut extracted = odd.others.tar(&tar);
+        adopt_implied(&mut extracted, &tree);
+        tree.assert_is(&extracted, &format!("layer {number}"));
+    }
+    let buildah = odd.others.buildah(odd.layout.path(), "odd");
+    for (tool, mut other) in [
+        ("umoci", odd.others.umoci(odd.layout.path(), "odd")),
+        ("buildah", clamped(buildah, &rootfs)),
+    ] {
+        adopt_implied(&mut other, &rootfs);
+        let found = rootfs.clone().without_xattrs(ACCESS_LISTS);
+        found.assert_is(&other.without_xattrs(ACCESS_LISTS), tool);
+    }
+    assert_eq!(rootfs.at("hard-a").links, Some((2, "hard-a".to_owned())));
+    assert_eq!(
+        rootfs.at("kept").links,
+        rootfs.at("linked-from-above").links
+    );
+    assert!(
+        rootfs
+            .at("listed")
+            .xattrs
+            .contains_key("system.posix_acl_access")
+    );
+    assert!(
+        rootfs
+            .at("real")
+            .xattrs
+            .contains_key("system.posix_acl_default")
+    );
+    assert!(
+        rootfs.0.contains_key(&b"real/inside"[..]),
+        "through the link"
+    );
+}
+
+/// buildah and docker set times that Go cannot count in nanoseconds, and those before
+/// 1970, to 0; tar and umoci do not.
+fn clamped(mut other: Walk, right: &Walk) -> Walk {
+    const GO_YEARS: std::ops::Range<i64> = 0..i64::MAX / 1_000_000_000;
+    for (path, seen) in &mut other.0 {
+        let right = right.0.get(path).map(|right| right.mtime);
+        if let Some(right) = right.filter(|(seconds, _)| !GO_YEARS.contains(seconds)) {
+            assert_eq!(seen.mtime, (0, 0), "{}", path.escape_ascii());
+            seen.mtime = right;
+        }
+    }
+    other
+}
+
+/// Directories that no entry names have attributes of the tool's choice.
+fn adopt_implied(other: &mut Walk, ours: &Walk) {
+    for path in ["implied", "implied/by", "implied/by/what", "link-to-dir"] {
+        let (Some(other), Some(ours)) = (
+            other.0.get_mut(path.as_bytes()),
+            ours.0.get(path.as_bytes()),
+        ) else {
+            continue;
+        };
+        if ours.links.is_none() && other.links.is_none() {
+            assert_eq!((ours.mode, ours.owner), (0o040_755, (0, 0)), "{path}");
+            *other = ours.clone();
+        }
+    }
+}
+
+#[test]
+fn holes_are_where_the_tar_has_them() {
+    if !has("holes_are_where_the_tar_has_them", TOOLS) {
+        return;
+    }
+    let odd = Odd::new();
+    let mount = TestMount::start(odd.layout.path());
+    // Where tar puts the bounds depends on the disk that it read from: each byte that was
+    // written is in data, and there is little data.
+    let rows: [(&str, u64, &[u64]); 5] = [
+        ("sparse", 20 << 20, &[12_345_678]),
+        ("hollow", 5 << 20, &[]),
+        ("huge", 9 << 30, &[9_000_000_000]),
+        ("many", 1 << 20, &[50_000, 350_000, 950_000]),
+        ("sparse-too", 3 << 20, &[2_000_000]),
+    ];
+    for (name, size, written) in rows {
+        let file = File::open(mount.join("all/rootfs").join(name)).expect(name);
+        let stat = file.metadata().expect(name);
+        assert_eq!(stat.len(), size, "{name}");
+        let stored = stat.blocks() * 512;
+        assert!(stored < 100 << 10, "{name} takes {stored} bytes");
+        let data = data(&file);
+        let len: u64 = data.iter().map(|(start, end)| end - start).sum();
+        assert!(
+            len <= stored,
+            "{name}: {len} bytes of data, {stored} stored"
+        );
+        for at in written {
+            let is_in = data.iter().any(|(start, end)| (start..end).contains(&at));
+            assert!(is_in, "{name}: {at} is in none of {data:?}");
+        }
+        assert_eq!(data.is_empty(), written.is_empty(), "{name}: {data:?}");
+        for at in written {
+            let mut byte = [0; 3];
+            file.read_exact_at(&mut byte, at - 1).expect(name);
+            assert!(
+                byte[0] == 0 && byte[1] != 0 && byte[2] == 0,
+                "{name} at {at}"
+            );
+        }
+    }
+}
+
+/// The stretches of a file that are no holes.
+fn data(mut file: &File) -> Vec<(u64, u64)> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Ok(start) = rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+        let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(start)).expect("an end");
+        found.push((start, end));
+        at = end;
+    }
+    file.seek(SeekFrom::Start(0))
+        .expect("files can be read again");
+    found
+}
