@@ -62,15 +62,6 @@ impl Walk {
         }
     }
 
-    /// Without attributes whose names begin with one of these.
-    pub(crate) fn without_xattrs(mut self, prefixes: &[&str]) -> Self {
-        for seen in self.0.values_mut() {
-            seen.xattrs
-                .retain(|name, _| !prefixes.iter().any(|prefix| name.starts_with(prefix)));
-        }
-        self
-    }
-
     /// What is at a path.
     pub(crate) fn at(&self, path: &str) -> &Seen {
         let seen = self.0.get(path.as_bytes());
