@@ -66,15 +66,17 @@ pub(crate) fn random_layer(random: &mut Random) -> Layer {
     for _ in 0..random.within(4..25) {
         let mut path = String::new();
         for _ in 0..random.within(1..DEPTH as u64 + 1) {
-            if !path.is_empty() && layer.get(&path) != Some(&Entry::Directory) {
+            if !path.is_empty() {
+                layer.entry(path.clone()).or_insert(Entry::Directory);
+            }
+            if !path.is_empty() && layer[&path] != Entry::Directory {
                 break;
             }
             let name = *pick(random, &NAMES);
             path = join(&path, name);
-            layer.entry(path.clone()).or_insert(Entry::Directory);
         }
-        let has_children = below(&layer, &path).next().is_some();
-        if !has_children {
+        // What is there stays: another entry may be a link to it.
+        if !layer.contains_key(&path) {
             let entry = random_entry(random, &layer, &path);
             layer.insert(path, entry);
         }

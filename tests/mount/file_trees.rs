@@ -469,13 +469,23 @@ fn as_many_layers_as_there_may_be() {
     };
     let layers: Vec<Layer> = (0..LAYERS).map(layer).collect();
     layout.add_ref("app", &layout.image(&layers));
-    let mount = TestMount::start(layout.path());
+    // With as many open files as a process usually may have.
+    let shell = ["bash", "-c", "ulimit -n 1024 && exec \"$@\"", "bash"];
+    let mount = MountOptions::new(layout.path()).run_by(&shell).start();
     let start = Instant::now();
     assert_eq!(text(&mount.join("app/rootfs/top")), "4095");
     let took = start.elapsed();
     let names = fs::read_dir(mount.join("app/rootfs/dir")).expect("it is there");
     assert_eq!(names.count(), 97, "from 3999 on");
     assert_eq!(text(&mount.join("app/layers/0001/top")), "1");
+    assert_eq!(
+        text(&mount.join("app/rootfs/dir/4001")),
+        "x",
+        "of a layer closed since"
+    );
+    let files = format!("/proc/{}/fd", mount.pid());
+    let files = fs::read_dir(files).expect("it is ours").count();
+    assert!(files < 300, "{files} files are open");
     assert!(took < Duration::from_secs(60), "took {took:?}");
 }
 

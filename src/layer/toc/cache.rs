@@ -9,6 +9,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
+
 use crate::layer::toc::{Toc, file};
 use crate::layer::tree::Tree;
 use crate::oci::Digest;
@@ -101,6 +103,10 @@ pub enum Unusable {
 pub struct TocCache {
     shelf: CacheDir,
     size_limit: u64,
+    /// How much may be stored before the directory has to be looked through again: an image
+    /// of thousands of layers would do so for each of them. A part of what there was room
+    /// for the last time, since others may use the directory too.
+    room: Mutex<u64>,
 }
 
 impl TocCache {
@@ -110,7 +116,11 @@ impl TocCache {
     /// Why the directory cannot be used.
     pub fn open(cache: &CacheDir, size_limit: u64) -> Result<Self, cache_dir::Error> {
         let shelf = cache.shelf(SHELF)?;
-        Ok(Self { shelf, size_limit })
+        Ok(Self {
+            shelf,
+            size_limit,
+            room: Mutex::new(0),
+        })
     }
 
     /// How many bytes the files may have together.
@@ -166,15 +176,34 @@ impl TocCache {
             let limit = self.size_limit;
             return Err(NotKept::TooLarge { size, limit });
         }
-        match self.entries() {
-            Ok(entries) => {
-                let entries = entries.into_iter().map(|(_, entry)| entry).collect();
-                self.shelf
-                    .evict(entries, self.size_limit, |entry| entry.size);
-            }
-            Err(error) => log::debug!("kept tables are not counted: {error}"),
-        }
+        self.make_room(size);
         Ok(())
+    }
+
+    /// Counts `len` bytes that were stored, and forgets others if they may be too many.
+    fn make_room(&self, len: u64) {
+        let mut room = self.room.lock();
+        *room = match room.checked_sub(len) {
+            Some(left) => left,
+            None => self.size_limit.saturating_sub(self.evict()) / 4,
+        };
+    }
+
+    /// Forgets what was used longest ago until the rest is small enough; gives the size of
+    /// that, or a little more.
+    fn evict(&self) -> u64 {
+        let entries = match self.entries() {
+            Ok(entries) => entries,
+            Err(error) => {
+                log::debug!("kept tables are not counted: {error}");
+                return self.size_limit;
+            }
+        };
+        let entries: Vec<_> = entries.into_iter().map(|(_, entry)| entry).collect();
+        let total: u64 = entries.iter().map(|entry| entry.size).sum();
+        self.shelf
+            .evict(entries, self.size_limit, |entry| entry.size);
+        total.min(self.size_limit)
     }
 
     /// All files, in the order of their digests. None of them counts as used by that.

@@ -16,16 +16,16 @@ use parking_lot::Mutex;
 
 use super::Views;
 use super::faults::subject;
+use super::opened::OpenedLayer;
 use super::place::Place;
 use super::source::LayerSource;
 use super::tree::{FileTree, TreeNode};
 use super::xattr::{self, Xattrs};
 use crate::layer::Layer;
 use crate::layer::tree::Tree;
+use crate::oci::Descriptor;
 use crate::oci::media_type::Kind;
-use crate::oci::{Descriptor, Digest};
 use crate::rootfs::{self, NodeId, Rootfs};
-use crate::store::Identity;
 use crate::stream::Budget;
 use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
 use crate::vfs::error::Error;
@@ -33,6 +33,10 @@ use crate::vfs::node::{Caching, Child, Listing, Node, NodeKey, Patience};
 
 /// How many bytes of memory the trees take that nobody uses just now.
 const KEPT: u64 = 32 << 20;
+
+/// How many layers of an image are asked for before they are waited for: two are read at
+/// once, and each takes an open file.
+const AHEAD: usize = 8;
 
 /// Which layers a directory shows.
 #[derive(Debug, Clone)]
@@ -207,51 +211,10 @@ pub(super) struct Files {
     weight: u64,
 }
 
-/// A layer of a tree.
-#[derive(Debug)]
-pub(super) struct OpenedLayer {
-    source: LayerSource,
-    /// The build step that made it.
-    pub(super) created_by: Option<String>,
-    layer: Mutex<Arc<Layer>>,
-}
-
-impl OpenedLayer {
-    /// The digest of its blob.
-    pub(super) fn digest(&self) -> &Digest {
-        &self.source.descriptor().digest
-    }
-
-    /// What faults of it are noted under.
-    pub(super) fn subject(&self) -> String {
-        self.source.subject()
-    }
-
-    /// Whether the file of its blob is another now than the one that is open.
-    pub(super) fn has_moved(&self) -> bool {
-        let stat = self.source.views().layout().stat_blob(self.digest());
-        let present = stat.ok().map(|stat| Identity::from(&stat));
-        present.as_ref() != Some(self.layer.lock().blob().identity())
-    }
-
-    /// The layer, as the layout has it now.
-    ///
-    /// # Errors
-    /// What is wrong with it now.
-    pub(super) fn layer(&self) -> Result<Arc<Layer>, Error> {
-        if self.has_moved() {
-            let layer = self.source.layer()?;
-            *self.layer.lock() = layer;
-        }
-        Ok(self.layer.lock().clone())
-    }
-}
-
 impl Files {
     /// All layers of the image whose manifest `descriptor` names, merged.
     fn rootfs(views: &Arc<Views>, descriptor: &Descriptor) -> Result<Self, Error> {
-        let sources = sources(views, descriptor)?;
-        let (layers, trees) = open_all(sources)?;
+        let (layers, trees) = open_all(&sources(views, descriptor)?)?;
         let trees_weight: u64 = trees.iter().map(|tree| tree.weight()).sum();
         let rootfs = Rootfs::new(trees)?;
         Ok(Self {
@@ -267,11 +230,7 @@ impl Files {
         let (layer, tree) = open(source)?;
         let weight = tree.weight();
         let rootfs = Rootfs::of_layer(tree);
-        let opened = OpenedLayer {
-            source: source.clone(),
-            created_by: None,
-            layer: Mutex::new(layer),
-        };
+        let opened = OpenedLayer::new(source.clone(), None, &layer);
         Ok(Self {
             weight: rootfs.weight() + weight,
             rootfs,
@@ -290,16 +249,19 @@ impl Files {
 /// All layers of an image and their trees. Of several that are wrong, the most telling is
 /// told, so all of them are looked at.
 fn open_all(
-    sources: Vec<(LayerSource, Option<String>)>,
+    sources: &[(LayerSource, Option<String>)],
 ) -> Result<(Vec<OpenedLayer>, Vec<Arc<Tree>>), Error> {
-    // All are asked for before the first is waited for, so that two are read at once.
-    for (source, _) in &sources {
+    for (source, _) in sources.iter().take(AHEAD) {
         source.request();
     }
     let (mut layers, mut trees) = (Vec::new(), Vec::new());
     let mut nodes = 0;
     let mut fault: Option<Error> = None;
-    for (source, created_by) in sources {
+    for at in 0..sources.len() {
+        if let Some((next, _)) = sources.get(at + AHEAD) {
+            next.request();
+        }
+        let (source, created_by) = sources[at].clone();
         let (layer, tree) = match open(&source) {
             Ok(opened) => opened,
             Err(Error::ShutDown) => return Err(Error::ShutDown),
@@ -314,11 +276,7 @@ fn open_all(
         nodes += tree.len() as u64;
         rootfs::check_size(nodes)?;
         trees.push(tree);
-        layers.push(OpenedLayer {
-            source,
-            created_by,
-            layer: Mutex::new(layer),
-        });
+        layers.push(OpenedLayer::new(source, created_by, &layer));
     }
     fault.map_or(Ok((layers, trees)), Err)
 }

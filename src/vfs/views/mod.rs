@@ -22,6 +22,7 @@ mod image;
 mod layers;
 mod level;
 pub mod names;
+mod opened;
 mod place;
 mod platforms;
 mod reachable;
@@ -45,6 +46,7 @@ use self::documents::Documents;
 use self::faults::Faults;
 use self::files::FilesCache;
 use self::level::LevelDir;
+use self::opened::HeldLayers;
 use self::reachable::Reachable;
 use self::refs::Snapshot;
 use super::attr::{Attr, Device, FileKind, Lifetime, Time};
@@ -94,6 +96,7 @@ pub struct Views {
     documents: Documents,
     faults: Faults,
     files: FilesCache,
+    held: HeldLayers,
     snapshot: RwLock<Arc<Snapshot>>,
     reachable: Reachable,
     /// When images were made, by the digest of their manifest or index: asked for again
@@ -129,6 +132,7 @@ impl Views {
             verdicts,
             faults: Faults::default(),
             files: FilesCache::default(),
+            held: HeldLayers::default(),
             snapshot: RwLock::new(Arc::new(Snapshot::new(Arc::new(view), None))),
             reachable: Reachable::default(),
             created: Mutex::new(LruCache::new(CREATED)),

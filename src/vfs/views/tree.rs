@@ -174,7 +174,7 @@ impl Node for TreeNode {
 
     fn would_wait(&self) -> bool {
         let is_file = matches!(self.record().kind, Kind::File { .. });
-        is_file && self.files().layer_of(self.id).has_moved()
+        is_file && self.files().layer_of(self.id).has_gone()
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
