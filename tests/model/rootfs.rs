@@ -83,7 +83,7 @@ impl Harness {
             .map(|number| one_layer(&layout, number, &mut random))
             .unzip();
         let images = (0..IMAGES)
-            .map(|_| image(&layout, &layers, &stored, &mut random))
+            .map(|number| image(&layout, number, &layers, &stored, &mut random))
             .collect();
         let opened = Arc::new(Layout::open(layout.path(), &[]).unwrap());
         let view = opened.read_index().unwrap();
@@ -518,7 +518,13 @@ fn one_layer(layout: &TestLayout, number: usize, random: &mut Random) -> (OneLay
     (layer, stored)
 }
 
-fn image(layout: &TestLayout, all: &[OneLayer], stored: &[Stored], random: &mut Random) -> Image {
+fn image(
+    layout: &TestLayout,
+    number: usize,
+    all: &[OneLayer],
+    stored: &[Stored],
+    random: &mut Random,
+) -> Image {
     let count = random.within(1..5);
     let mut layers = Vec::new();
     // A layer twice would give two nodes the same attributes here.
@@ -530,7 +536,8 @@ fn image(layout: &TestLayout, all: &[OneLayer], stored: &[Stored], random: &mut 
     }
     let of_image: Vec<Stored> = layers.iter().map(|at| stored[*at].clone()).collect();
     Image {
-        descriptor: layout.image(&of_image),
+        // Images of the same layers would be one, and known together.
+        descriptor: layout.image_with(&of_image, &json!({"author": number.to_string()})),
         tree: reference::apply(layers.iter().map(|at| (*at, &all[*at].entries))),
         layers,
         known: false,

@@ -490,7 +490,7 @@ fn as_many_layers_as_there_may_be() {
 }
 
 #[test]
-fn the_same_layer_twice() {
+fn w11_the_same_layer_twice() {
     if !can_mount("w11_the_same_layer_twice") {
         return;
     }
