@@ -46,7 +46,7 @@ pub fn improve(table: &SpanTable, blob: &Vec<u8>, spacing: u32) -> usize {
     let ends = starts.clone().skip(1).chain([table.size()]);
     let longest = ends.zip(starts).map(|(end, start)| end - start).max();
     // Not so close that the next span begins too far away to be looked at.
-    let least = u32::try_from(longest.unwrap_or(0) / 4 + 1).expect("spans are short");
+    let least = u32::try_from(longest.unwrap_or(0) / 2 + 1).expect("spans are short");
     let density = Density {
         min_frame: 1,
         spacing: spacing.max(least),
