@@ -15,6 +15,7 @@ use crate::common::{
 
 mod rules;
 mod stacks;
+mod tools;
 
 use rules::{Rule, Rules};
 

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
@@ -84,6 +85,16 @@ fn layer() -> impl Strategy<Value = Vec<String>> {
 
 fn stack() -> impl Strategy<Value = Vec<Vec<String>>> {
     prop::collection::vec(layer(), 1..5)
+}
+
+/// The same stacks each time, one after the other.
+pub(super) fn stacks() -> impl Iterator<Item = Vec<Vec<String>>> {
+    let mut runner = runner(0);
+    let strategy = stack();
+    std::iter::repeat_with(move || {
+        let tree = strategy.new_tree(&mut runner);
+        tree.expect("nothing is filtered out for long").current()
+    })
 }
 
 /// Hard links to nothing, all alike: which of several that lead to each other is the first
