@@ -16,6 +16,7 @@
 //! - [`error`] says what can be wrong with a document, with codes and classes.
 //! - [`limits`] holds the accepted sizes and depths, each with its reason.
 //! - [`json`] is strict JSON.
+//! - [`raw`] finds the parts of a JSON text, to change one and leave the others.
 //! - `fields` is typed access to the members of a JSON object.
 //! - [`media_type`] holds `MediaType`, and what it stands for.
 //! - [`annotations`] holds `Annotations`, and the keys that have a meaning here.
@@ -41,6 +42,7 @@ pub mod limits;
 pub mod manifest;
 pub mod media_type;
 pub mod platform;
+pub mod raw;
 pub mod ref_name;
 pub mod timestamp;
 
