@@ -17,7 +17,7 @@
 //!   5  rootfs   the trees of an image's layers, merged
 //!   4  layer    one layer blob: its stream and its table of contents
 //!   3  stream   random access into compressed bytes
-//!   2  store    blobs and refs of a layout, verified once, watched for changes
+//!   2  store    blobs and refs of a layout: verified once, written durably, watched
 //!   1  oci      values of the image specification, without input or output
 //!      tar      the tar format: bytes in, entries out
 //! ```

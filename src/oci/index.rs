@@ -132,9 +132,10 @@ impl LayoutIndex {
 }
 
 impl Entry {
-    /// Reads entry `number`. The names are read for themselves, so that an entry that is
-    /// wrong elsewhere is found under its name.
-    fn from_json((number, value): (usize, &Value)) -> Self {
+    /// Reads entry `number` of an index. The names are read for themselves, so that an
+    /// entry that is wrong elsewhere is found under its name.
+    #[must_use]
+    pub fn from_json((number, value): (usize, &Value)) -> Self {
         let annotation = |key| {
             let text = value.get("annotations")?.get(key)?.as_str()?;
             Some(text.to_owned())

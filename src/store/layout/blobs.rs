@@ -8,6 +8,15 @@ use super::{Error, Layout, Pinned};
 use crate::oci::Digest;
 use crate::store::blob::Blob;
 
+/// Where a layout keeps the blob of `digest`, relative to the layout.
+pub(super) fn path(digest: &Digest) -> String {
+    format!("blobs/{}", below(digest))
+}
+
+fn below(digest: &Digest) -> String {
+    format!("{}/{}", digest.algorithm_name(), digest.encoded())
+}
+
 impl Layout {
     /// Opens the blob of `digest`, from the layout or else from a shared directory.
     /// Its bytes are not verified by that.
@@ -77,8 +86,8 @@ impl Layout {
         &'a self,
         digest: &Digest,
     ) -> impl Iterator<Item = (&'a Pinned, String)> + use<'a> {
-        let below = format!("{}/{}", digest.algorithm_name(), digest.encoded());
-        let own = (&self.dir, format!("blobs/{below}"));
+        let below = below(digest);
+        let own = (&self.dir, path(digest));
         let shared = self.shared.iter().map(move |dir| (dir, below.clone()));
         std::iter::once(own).chain(shared)
     }

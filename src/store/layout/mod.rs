@@ -1,4 +1,4 @@
-//! An OCI image layout directory, read side.
+//! An OCI image layout directory. Reading it is here, writing to it in [`writer`].
 //!
 //! ```text
 //! LAYOUT/
@@ -19,8 +19,10 @@
 //! Spec: image-spec image-layout.md.
 
 mod blobs;
-mod index;
+pub mod index;
 mod init;
+pub mod refs;
+pub mod writer;
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -31,6 +33,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 pub use index::View;
 pub use init::init;
+pub use writer::LayoutWriter;
 
 use crate::oci::limits::Limit;
 use crate::oci::{self, Digest, json};

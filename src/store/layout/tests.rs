@@ -6,6 +6,9 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod crash;
+mod update;
+
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 const CONTENT: &[u8] = b"content";

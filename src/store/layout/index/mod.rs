@@ -1,5 +1,11 @@
-//! Reading `index.json`: one look at it is a [`View`].
+//! Reading `index.json`: one look at it is a [`View`]. Changing it: [`Draft`] is the text
+//! that is changed, and `update` sees that nobody's change is lost.
 
+pub mod draft;
+pub mod merge;
+pub mod update;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{Error, Layout};
@@ -11,8 +17,11 @@ use crate::store::blob::Identity;
 /// How often a file that is being rewritten under our eyes is read again at once.
 const READ_ATTEMPTS: usize = 5;
 
+/// The file, relative to the layout.
+const INDEX: &str = "index.json";
+
 /// One look at `index.json`: the bytes, and what they say.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct View {
     bytes: Arc<[u8]>,
     digest: Digest,
@@ -46,33 +55,57 @@ impl View {
     }
 }
 
+impl View {
+    /// Takes the bytes that were read from the `index.json` of the layout at `layout`.
+    pub(super) fn of(layout: &Path, bytes: Vec<u8>, identity: Identity) -> Result<Self, Error> {
+        let path = layout.join(INDEX);
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Err(Error::Empty { path });
+        }
+        let index = LayoutIndex::parse(&bytes).map_err(|source| Error::Content { path, source })?;
+        let entries = index.into_entries().into_iter().map(Arc::new).collect();
+        Ok(Self {
+            digest: Digest::of(&bytes),
+            bytes: bytes.into(),
+            entries,
+            identity,
+        })
+    }
+
+    /// Reads until the file stays the same meanwhile: `read` gives its identity before,
+    /// the bytes, and its identity afterwards.
+    fn read_settled(
+        layout: &Path,
+        mut read: impl FnMut() -> Result<(Identity, Vec<u8>, Identity), Error>,
+    ) -> Result<Self, Error> {
+        for _ in 0..READ_ATTEMPTS {
+            let (before, bytes, identity) = read()?;
+            // A file of the same size that was rewritten in between may be half one thing
+            // and half the other, and right JSON all the same.
+            if identity == before && identity.size == bytes.len() as u64 {
+                return Self::of(layout, bytes, identity);
+            }
+        }
+        let path = layout.join(INDEX);
+        Err(Error::Unsettled { path })
+    }
+}
+
 impl Layout {
     /// Reads `index.json` once. A file that changes meanwhile is read again.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::Content`] and [`Error::Unsettled`] may mean that another tool is writing the
-    /// file; whether to wait for it is for the caller to decide.
+    /// [`Error::Empty`], [`Error::Content`] and [`Error::Unsettled`] may mean that another
+    /// tool is writing the file; whether to wait for it is for the caller to decide.
     pub fn read_index(&self) -> Result<View, Error> {
-        let mut attempt = 1;
-        loop {
+        View::read_settled(&self.dir.path, || {
             let before = self.index_identity()?;
-            let (bytes, file) = self.dir.read("index.json", Limit::IndexJsonSize)?;
+            let (bytes, file) = self.dir.read(INDEX, Limit::IndexJsonSize)?;
             let metadata = file
                 .metadata()
-                .map_err(|source| self.dir.io("stat", "index.json", source))?;
-            let identity = Identity::from(&metadata);
-            // A file of the same size that was rewritten in between may be half one thing
-            // and half the other, and right JSON all the same.
-            let settled = identity == before && identity.size == bytes.len() as u64;
-            if settled {
-                return self.view(bytes, identity);
-            }
-            if attempt == READ_ATTEMPTS {
-                let path = self.dir.path.join("index.json");
-                return Err(Error::Unsettled { path });
-            }
-            attempt += 1;
-        }
+                .map_err(|source| self.dir.io("stat", INDEX, source))?;
+            Ok((before, bytes, Identity::from(&metadata)))
+        })
     }
 
     /// The present identity of `index.json`, for noticing changes without reading.
@@ -80,23 +113,8 @@ impl Layout {
     /// # Errors
     /// As for any file of the layout.
     pub fn index_identity(&self) -> Result<Identity, Error> {
-        let metadata = self.dir.stat("index.json")?;
+        let metadata = self.dir.stat(INDEX)?;
         Ok(Identity::from(&metadata))
-    }
-
-    fn view(&self, bytes: Vec<u8>, identity: Identity) -> Result<View, Error> {
-        let path = self.dir.path.join("index.json");
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Err(Error::Empty { path });
-        }
-        let index = LayoutIndex::parse(&bytes).map_err(|source| Error::Content { path, source })?;
-        let entries = index.into_entries().into_iter().map(Arc::new).collect();
-        Ok(View {
-            digest: Digest::of(&bytes),
-            bytes: bytes.into(),
-            entries,
-            identity,
-        })
     }
 }
 

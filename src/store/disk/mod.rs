@@ -1,0 +1,240 @@
+//! The seam: every step that changes the disk below a layout is taken through [`Disk`].
+//!
+//! The steps are few and small, so that a test can stop after any of them, cut the power,
+//! and look at what is left: [`RealDisk`] takes them beneath a pinned directory, and the
+//! simulated one of the tests keeps a durable and a volatile state in memory. Paths are
+//! relative to the layout; nothing is ever reached through a symbolic link.
+//!
+//! [`publish`] is the one way in which a finished file gets its final name. What it
+//! promises: once it has returned, a power cut leaves the file whole under that name;
+//! before, there is what was there.
+
+mod real;
+#[cfg(test)]
+pub(crate) mod simulated;
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+
+pub use real::RealDisk;
+
+use crate::store::blob::Identity;
+
+/// What is at a path, or behind an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Which file, in which state.
+    pub identity: Identity,
+    /// Whether it is a regular file.
+    pub is_file: bool,
+    /// User and group that own it.
+    pub owner: (u32, u32),
+    /// Permission bits.
+    pub mode: u32,
+}
+
+impl Status {
+    /// Whether both are the same file, in whatever state.
+    #[must_use]
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        let of = |status: &Self| (status.identity.device, status.identity.inode);
+        of(self) == of(other)
+    }
+}
+
+/// A directory tree that can be changed, step by step. Errors are those of the system
+/// call behind a step.
+pub trait Disk: Debug + Send + Sync {
+    /// Opens a regular file for reading; never blocks on one that is none.
+    ///
+    /// # Errors
+    /// What the system says; a symbolic link is `ELOOP`.
+    fn open(&self, path: &str) -> io::Result<Box<dyn DiskFile>>;
+
+    /// What `lstat` says.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn status(&self, path: &str) -> io::Result<Status>;
+
+    /// The names in a directory, without `.` and `..`.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn list(&self, directory: &str) -> io::Result<Vec<String>>;
+
+    /// Makes a file that has no name and goes when it is closed, on the file system of
+    /// `directory`, with the mode 0644 less the umask.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where the file system has no such files.
+    fn create_unnamed(&self, directory: &str) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Makes a file with the mode 0644 less the umask.
+    ///
+    /// # Errors
+    /// What the system says; `EEXIST` if something has the name.
+    fn create(&self, path: &str) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens a file that is there to be locked, made empty where it is missing; or a
+    /// directory for the same purpose.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn open_lock(&self, path: &str) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Makes a directory with the mode 0777 less the umask.
+    ///
+    /// # Errors
+    /// What the system says; `EEXIST` if something has the name.
+    fn make_directory(&self, path: &str) -> io::Result<()>;
+
+    /// Gives a file another name, in place of what had it.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Swaps two names in one step.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where the file system cannot.
+    fn exchange(&self, one: &str, other: &str) -> io::Result<()>;
+
+    /// Takes a file's name away.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn unlink(&self, path: &str) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn sync_directory(&self, path: &str) -> io::Result<()>;
+}
+
+/// An open file of a [`Disk`]. Its lock goes when it is dropped.
+pub trait DiskFile: Debug + Send + Sync {
+    /// What `fstat` says.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn status(&self) -> io::Result<Status>;
+
+    /// Reads up to `buf.len()` bytes at `offset`; 0 means the end.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes content and size durable. After an error nothing is known of either, and a
+    /// later success means nothing: the kernel reports a lost write once.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Gives the file one more name, which must be free.
+    ///
+    /// # Errors
+    /// What the system says; `EEXIST` if something has the name.
+    fn link(&self, path: &str) -> io::Result<()>;
+
+    /// Gives the file the owner, group and permission bits of `model`, as far as that is
+    /// allowed to this process.
+    ///
+    /// # Errors
+    /// What the system says, but that it is not permitted.
+    fn imitate(&self, model: &Status) -> io::Result<()>;
+
+    /// Takes the exclusive lock if nobody has it; whether it was free.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn try_lock(&self) -> io::Result<bool>;
+
+    /// The real file, where it is one.
+    fn real(&self) -> Option<&File>;
+}
+
+/// How a file gets its final name.
+#[derive(Debug, Clone, Copy)]
+pub enum Publication<'a> {
+    /// By a further name, which must be free.
+    Link,
+    /// By a rename from this path, in place of what is there.
+    Rename(&'a str),
+    /// By a swap: what is there gets this path.
+    Exchange(&'a str),
+}
+
+/// Publishes `file` under `path` durably: syncs it, names it, syncs the directory.
+///
+/// # Errors
+/// What the step that failed said. A file that could not be synced has no new name.
+pub fn publish(
+    disk: &dyn Disk,
+    file: &dyn DiskFile,
+    publication: Publication<'_>,
+    path: &str,
+) -> io::Result<()> {
+    file.sync()?;
+    match publication {
+        Publication::Link => file.link(path)?,
+        Publication::Rename(from) => disk.rename(from, path)?,
+        Publication::Exchange(with) => disk.exchange(with, path)?,
+    }
+    disk.sync_directory(parent(path))
+}
+
+/// Makes the directory `path` and those above it, where they are missing, durably.
+///
+/// # Errors
+/// What the step that failed said.
+pub fn make_directories(disk: &dyn Disk, path: &str) -> io::Result<()> {
+    match disk.status(path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let parent = parent(path);
+    make_directories(disk, parent)?;
+    match disk.make_directory(path) {
+        // Somebody else was quicker; it need not be durable for that.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => other?,
+    }
+    disk.sync_directory(parent)
+}
+
+/// All of a file that has at most `limit` bytes; more are cut off.
+///
+/// # Errors
+/// What reading says.
+pub fn read_all(file: &dyn DiskFile, limit: u64) -> io::Result<Vec<u8>> {
+    let size = file.status()?.identity.size.min(limit);
+    let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+    let mut len = 0;
+    while len < bytes.len() {
+        match file.read_at(&mut bytes[len..], len as u64)? {
+            0 => break,
+            read => len += read,
+        }
+    }
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// The directory that holds `path`.
+#[must_use]
+pub fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or(".", |(parent, _)| parent)
+}

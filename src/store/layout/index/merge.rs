@@ -1,0 +1,209 @@
+//! Three versions of an index made one, by descriptor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::draft::Draft;
+use crate::oci::index::Entry;
+use crate::oci::{self, json};
+
+/// The entries of an index, without their order: what an entry says, under a key that is
+/// the same however it is written.
+#[derive(Debug, Clone, Default)]
+pub struct EntrySet(BTreeMap<String, EntryText>);
+
+/// An entry as it was written, and the name that it has.
+#[derive(Debug, Clone)]
+struct EntryText {
+    text: String,
+    name: Option<String>,
+}
+
+/// What was added to a set of entries, and what was removed.
+#[derive(Debug, Clone, Default)]
+pub struct Delta {
+    /// What is there afterwards only.
+    pub added: EntrySet,
+    /// What was there before only.
+    pub removed: EntrySet,
+}
+
+impl EntrySet {
+    /// The entries of `draft`.
+    #[must_use]
+    pub fn of(draft: &Draft) -> Self {
+        let entry = |(text, entry): (&str, &Arc<Entry>)| {
+            let text_and_name = EntryText {
+                text: text.to_owned(),
+                name: name(entry).map(str::to_owned),
+            };
+            (canonical(text), text_and_name)
+        };
+        Self(draft.texts().zip(draft.entries()).map(entry).collect())
+    }
+
+    /// The entries that `other` has not.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let is_missing = |(key, _): &(&String, &EntryText)| !other.0.contains_key(*key);
+        let missing = self.0.iter().filter(is_missing);
+        Self(missing.map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+
+    /// The entries that `other` has as well.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Self {
+        self.without(&self.without(other))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The names that entries have.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<&str> {
+        let names = self.0.values().filter_map(|entry| entry.name.as_deref());
+        names.collect()
+    }
+
+    /// Whether each entry's name is one of `names`.
+    #[must_use]
+    pub fn are_all_named(&self, names: &BTreeSet<&str>) -> bool {
+        let is_one = |entry: &EntryText| entry.name.as_deref().is_some_and(|n| names.contains(n));
+        self.0.values().all(is_one)
+    }
+
+    /// Adds the entries of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+}
+
+impl Delta {
+    /// What leads from `before` to `after`.
+    #[must_use]
+    pub fn between(before: &EntrySet, after: &EntrySet) -> Self {
+        Self {
+            added: after.without(before),
+            removed: before.without(after),
+        }
+    }
+
+    /// Makes this change to `theirs`, another version that began as `base`. Where they
+    /// have given a name of ours to something else since, theirs is the later and stays.
+    ///
+    /// # Errors
+    /// If an entry's text is not JSON.
+    pub fn apply(&self, base: &EntrySet, theirs: &mut Draft) -> Result<(), oci::Error> {
+        let present = EntrySet::of(theirs);
+        let news = present.without(base).without(&self.added);
+        let names = news.names();
+        let is_removed = |text: &str| self.removed.0.contains_key(&canonical(text));
+        let removed: Vec<usize> = theirs
+            .texts()
+            .enumerate()
+            .filter_map(|(number, text)| is_removed(text).then_some(number))
+            .collect();
+        theirs.remove(&removed);
+        for (key, entry) in &self.added.0 {
+            if present.0.contains_key(key) {
+                continue;
+            }
+            match &entry.name {
+                Some(name) if names.contains(name.as_str()) => {
+                    log::warn!("{name:?} was moved by another program at the same time");
+                }
+                _ => theirs.push(&entry.text)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name under which an entry is shown.
+pub(in crate::store::layout) fn name(entry: &Entry) -> Option<&str> {
+    let full = entry.containerd_name.as_deref();
+    full.or(entry.ref_name.as_deref())
+}
+
+/// One text for all ways to write a value: without white space, members sorted.
+fn canonical(text: &str) -> String {
+    match json::parse(text.as_bytes()) {
+        Ok(mut value) => {
+            value.sort_all_objects();
+            Value::to_string(&value)
+        }
+        Err(_) => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `a1` is a ref `a` to something called `1`.
+    fn index(entries: &str) -> Draft {
+        let entry = |word: &str| {
+            let (name, digest) = word.split_at(1);
+            format!(
+                r#"{{"digest":"{digest}","annotations":{{"org.opencontainers.image.ref.name":"{name}"}}}}"#
+            )
+        };
+        let entries: Vec<String> = entries.split_whitespace().map(entry).collect();
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+            entries.join(",")
+        );
+        Draft::parse(text.as_bytes()).expect("it is an index")
+    }
+
+    #[test]
+    fn three_versions() {
+        let rows = [
+            ("both add", "a1", "a1 b1", "a1 c1", "a1 b1 c1"),
+            ("both add the same", "a1", "a1 b1", "a1 b1", "a1 b1"),
+            ("ours removes", "a1 b1", "a1", "a1 b1 c1", "a1 c1"),
+            ("theirs removes", "a1 b1", "a1 b1 c1", "a1", "a1 c1"),
+            ("ours moves", "a1", "a2", "a1 b1", "a2 b1"),
+            ("theirs moves", "a1", "a1 b1", "a2", "a2 b1"),
+            ("both move: theirs is later", "a1", "a2", "a3", "a3"),
+            ("both name: theirs is later", "", "a1", "a2", "a2"),
+            ("nothing of ours", "a1", "a1", "b1", "b1"),
+            ("from nothing", "", "a1", "", "a1"),
+        ];
+        for (name, base, ours, theirs, expected) in rows {
+            let (base, ours) = (EntrySet::of(&index(base)), EntrySet::of(&index(ours)));
+            let mut merged = index(theirs);
+            Delta::between(&base, &ours)
+                .apply(&base, &mut merged)
+                .expect("entries are JSON");
+            let (found, expected) = (EntrySet::of(&merged), EntrySet::of(&index(expected)));
+            assert_eq!(
+                found.0.keys().collect::<Vec<_>>(),
+                expected.0.keys().collect::<Vec<_>>(),
+                "{name}"
+            );
+            assert_eq!(merged.entries().count(), expected.len(), "{name}: twice");
+        }
+    }
+
+    #[test]
+    fn how_an_entry_is_written_does_not_matter() {
+        let text = r#"{"schemaVersion":2,"manifests":[
+            { "annotations" : {"y":"<","x":"\u0062"}, "size" : 1 },
+            {"size":1,"annotations":{"x":"b","y":"\u003c"}}]}"#;
+        let draft = Draft::parse(text.as_bytes()).expect("it is an index");
+        assert_eq!(EntrySet::of(&draft).len(), 1);
+    }
+}

@@ -1,0 +1,387 @@
+//! Names in an index: which entries a name means, and giving names away.
+//!
+//! A name is what a user sees: the full name that containerd or BuildKit gave
+//! (`io.containerd.image.name`), else the ref name. Several entries may have one name;
+//! what is meant then is said or refused, never guessed:
+//!
+//! - entries for different platforms stand together, as those of an image index would;
+//! - `NAME@sha256:…` is the one of several that has this digest;
+//! - `sha256:…` is the entry that has no name.
+
+use super::index::draft::{Draft, named};
+use super::index::merge;
+use crate::oci::index::Entry;
+use crate::oci::{self, Digest, RefName, annotations};
+
+/// Why a name cannot be used as was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No entry has the name.
+    #[error("there is no ref {name:?}")]
+    NotFound {
+        /// The name.
+        name: String,
+    },
+    /// Another image has the name.
+    #[error("ref {name:?} exists and is {digest}")]
+    Exists {
+        /// The name.
+        name: String,
+        /// What it is, or one of it.
+        digest: String,
+    },
+    /// Several images have the name.
+    #[error("{name:?} is the name of {} images: {}", digests.len(), digests.join(", "))]
+    Several {
+        /// The name.
+        name: String,
+        /// What has it.
+        digests: Vec<String>,
+    },
+    /// It is the short name of an entry that has a full one, and goes with that.
+    #[error("{name:?} is the short name of {full_name:?}")]
+    ShortName {
+        /// The name.
+        name: String,
+        /// The name of the entry.
+        full_name: String,
+    },
+    /// The entry is not right in itself.
+    #[error("the entry of {name:?} is malformed")]
+    Malformed {
+        /// The name of the entry, or what stands for it.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: oci::Error,
+    },
+    /// The image that was looked at is not the one that has the name now.
+    #[error("{name:?} was moved by another program at the same time")]
+    Moved {
+        /// The name.
+        name: String,
+    },
+}
+
+/// What happens to an image that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collision {
+    /// It keeps it.
+    Refuse,
+    /// It loses it.
+    Replace,
+}
+
+/// The numbers of the entries that `name` means.
+///
+/// # Errors
+/// [`Refusal::NotFound`], [`Refusal::Several`].
+pub fn resolve(draft: &Draft, name: &str) -> Result<Vec<usize>, Refusal> {
+    let not_found = || Refusal::NotFound {
+        name: name.to_owned(),
+    };
+    let shown = shown(draft, name);
+    if !shown.is_empty() {
+        return unambiguous(draft, name, shown);
+    }
+    if let Some((name, digest)) = name.rsplit_once('@')
+        && digest.parse::<Digest>().is_ok()
+    {
+        let found = one_of_several(draft, name, digest);
+        return found.ok_or_else(not_found);
+    }
+    let short = short(draft, name);
+    if !short.is_empty() {
+        return unambiguous(draft, name, short);
+    }
+    let unnamed = unnamed(draft, name);
+    (!unnamed.is_empty())
+        .then_some(unnamed)
+        .ok_or_else(not_found)
+}
+
+/// Gives `name` to the descriptors with these JSON texts, as entries at the end, or in the
+/// place of those that had it. Entries that say so already stay as they are.
+///
+/// # Errors
+/// [`Refusal::Exists`] with [`Collision::Refuse`], unless the name has these very images.
+pub fn set(
+    draft: &mut Draft,
+    name: &RefName,
+    descriptors: &[String],
+    collision: Collision,
+) -> Result<(), Refusal> {
+    let name = name.as_str();
+    let malformed = |source| Refusal::Malformed {
+        name: name.to_owned(),
+        source,
+    };
+    let mut new = Vec::new();
+    for text in descriptors {
+        new.push(named(text, name).map_err(malformed)?);
+    }
+    let short = short(draft, name);
+    if is_same(draft, &[shown(draft, name), short.clone()].concat(), &new) {
+        return Ok(());
+    }
+    if let (Some(first), Collision::Refuse) = (short.first(), collision) {
+        return Err(exists(draft, name, *first));
+    }
+    for number in short {
+        let unnamed = draft.annotate(number, annotations::REF_NAME, None);
+        unnamed.map_err(malformed)?;
+    }
+    put(draft, name, new, collision)
+}
+
+/// Removes the entries that `name` means; their digests.
+///
+/// # Errors
+/// As [`resolve`]; [`Refusal::ShortName`].
+pub fn remove(draft: &mut Draft, name: &str) -> Result<Vec<String>, Refusal> {
+    let numbers = owned(draft, name)?;
+    let labels = numbers.iter().map(|number| label(draft, *number)).collect();
+    draft.remove(&numbers);
+    Ok(labels)
+}
+
+/// Gives the entries that `old` means the name `new`, both names where they have two.
+///
+/// # Errors
+/// As [`remove`]; [`Refusal::Exists`] with [`Collision::Refuse`].
+pub fn rename(
+    draft: &mut Draft,
+    old: &str,
+    new: &RefName,
+    collision: Collision,
+) -> Result<(), Refusal> {
+    let numbers = owned(draft, old)?;
+    let taken: Vec<usize> = [shown(draft, new.as_str()), short(draft, new.as_str())].concat();
+    let taken: Vec<usize> = taken.into_iter().filter(|n| !numbers.contains(n)).collect();
+    if let (Some(first), Collision::Refuse) = (taken.first(), collision) {
+        return Err(exists(draft, new.as_str(), *first));
+    }
+    for number in numbers {
+        let mut keys = vec![annotations::REF_NAME];
+        if draft
+            .entry(number)
+            .is_some_and(|e| e.containerd_name.is_some())
+        {
+            keys.push(annotations::CONTAINERD_NAME);
+        }
+        for key in keys {
+            let set = draft.annotate(number, key, Some(new.as_str()));
+            set.map_err(|source| Refusal::Malformed {
+                name: old.to_owned(),
+                source,
+            })?;
+        }
+    }
+    draft.remove(&taken);
+    Ok(())
+}
+
+/// Sets an annotation of the entries that `name` means, or removes it.
+///
+/// # Errors
+/// As [`resolve`]; [`Refusal::Malformed`].
+pub fn annotate(
+    draft: &mut Draft,
+    name: &str,
+    key: &str,
+    value: Option<&str>,
+) -> Result<(), Refusal> {
+    for number in resolve(draft, name)? {
+        let set = draft.annotate(number, key, value);
+        set.map_err(|source| Refusal::Malformed {
+            name: name.to_owned(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Adds the descriptors with these JSON texts under the names that they have; those
+/// without one unless an entry without name has their digest.
+///
+/// # Errors
+/// [`Refusal::Exists`] with [`Collision::Refuse`].
+pub fn merge(
+    draft: &mut Draft,
+    descriptors: &[String],
+    collision: Collision,
+) -> Result<(), Refusal> {
+    let mut theirs = Vec::new();
+    for text in descriptors {
+        let malformed = |source| Refusal::Malformed {
+            name: "a new entry".to_owned(),
+            source,
+        };
+        let value = oci::json::parse(text.as_bytes()).map_err(malformed)?;
+        let entry = Entry::from_json((0, &value));
+        theirs.push((merge::name(&entry).map(str::to_owned), text));
+    }
+    let names: std::collections::BTreeSet<&String> = theirs
+        .iter()
+        .filter_map(|(name, _)| name.as_ref())
+        .collect();
+    for name in &names {
+        let new: Vec<String> = theirs
+            .iter()
+            .filter(|(named, _)| named.as_ref() == Some(*name))
+            .map(|(_, text)| (*text).clone())
+            .collect();
+        put(draft, name, new, collision)?;
+    }
+    for (_, text) in theirs.iter().filter(|(name, _)| name.is_none()) {
+        put_unnamed(draft, text)?;
+    }
+    Ok(())
+}
+
+/// Puts entries that have the name `name`, however they say so, in the place of those that
+/// had it.
+fn put(
+    draft: &mut Draft,
+    name: &str,
+    new: Vec<String>,
+    collision: Collision,
+) -> Result<(), Refusal> {
+    let mut old = shown(draft, name);
+    if is_same(draft, &old, &new) {
+        return Ok(());
+    }
+    if let (Some(first), Collision::Refuse) = (old.first(), collision) {
+        return Err(exists(draft, name, *first));
+    }
+    for text in new {
+        let placed = match old.is_empty() {
+            true => draft.push(&text),
+            false => draft.replace(old.remove(0), &text),
+        };
+        placed.map_err(|source| Refusal::Malformed {
+            name: name.to_owned(),
+            source,
+        })?;
+    }
+    draft.remove(&old);
+    Ok(())
+}
+
+fn exists(draft: &Draft, name: &str, number: usize) -> Refusal {
+    Refusal::Exists {
+        name: name.to_owned(),
+        digest: label(draft, number),
+    }
+}
+
+fn put_unnamed(draft: &mut Draft, text: &str) -> Result<(), Refusal> {
+    let digest = digest_in(text).unwrap_or_default();
+    if !unnamed(draft, &digest).is_empty() {
+        return Ok(());
+    }
+    draft.push(text).map_err(|source| Refusal::Malformed {
+        name: digest,
+        source,
+    })
+}
+
+/// The entries that `name` means and that go away with it.
+fn owned(draft: &Draft, name: &str) -> Result<Vec<usize>, Refusal> {
+    let numbers = resolve(draft, name)?;
+    let entries = || numbers.iter().filter_map(|number| draft.entry(*number));
+    let full_name = entries().find_map(|entry| {
+        let full = entry.containerd_name.as_deref()?;
+        (entry.ref_name.as_deref() == Some(name) && full != name).then_some(full)
+    });
+    match full_name {
+        Some(full_name) => Err(Refusal::ShortName {
+            name: name.to_owned(),
+            full_name: full_name.to_owned(),
+        }),
+        None => Ok(numbers),
+    }
+}
+
+fn find(draft: &Draft, fits: impl Fn(&Entry) -> bool) -> Vec<usize> {
+    let entries = draft.entries().enumerate();
+    let fitting = entries.filter_map(|(number, entry)| fits(entry).then_some(number));
+    fitting.collect()
+}
+
+/// The entries whose name it is.
+fn shown(draft: &Draft, name: &str) -> Vec<usize> {
+    find(draft, |entry| merge::name(entry) == Some(name))
+}
+
+/// The entries that have a full name beside this one.
+fn short(draft: &Draft, name: &str) -> Vec<usize> {
+    find(draft, |entry| {
+        entry.ref_name.as_deref() == Some(name) && merge::name(entry) != Some(name)
+    })
+}
+
+fn unnamed(draft: &Draft, digest: &str) -> Vec<usize> {
+    find(draft, |entry| {
+        merge::name(entry).is_none() && digest_of(entry) == Some(digest)
+    })
+}
+
+fn one_of_several(draft: &Draft, name: &str, digest: &str) -> Option<Vec<usize>> {
+    let mut numbers = shown(draft, name);
+    numbers.retain(|number| draft.entry(*number).and_then(digest_of) == Some(digest));
+    (!numbers.is_empty()).then_some(numbers)
+}
+
+/// Lets entries stand together that have one digest, or each a platform of its own.
+fn unambiguous(draft: &Draft, name: &str, numbers: Vec<usize>) -> Result<Vec<usize>, Refusal> {
+    let mut digests: Vec<String> = numbers.iter().map(|n| label(draft, *n)).collect();
+    digests.sort_unstable();
+    digests.dedup();
+    let descriptor = |number: &usize| draft.entry(*number)?.descriptor.as_ref().ok();
+    let platforms: Option<Vec<_>> = numbers
+        .iter()
+        .map(|number| descriptor(number)?.platform.as_ref())
+        .collect();
+    let all_differ = |platforms: Vec<_>| {
+        let before = |at: usize| platforms[..at].contains(&platforms[at]);
+        !(0..platforms.len()).any(before)
+    };
+    if digests.len() == 1 || platforms.is_some_and(all_differ) {
+        return Ok(numbers);
+    }
+    Err(Refusal::Several {
+        name: name.to_owned(),
+        digests,
+    })
+}
+
+/// Whether the entries with these numbers are for the same images as these texts.
+fn is_same(draft: &Draft, numbers: &[usize], new: &[String]) -> bool {
+    let mut old: Vec<String> = numbers.iter().map(|n| label(draft, *n)).collect();
+    let mut new: Vec<String> = new.iter().filter_map(|text| digest_in(text)).collect();
+    for digests in [&mut old, &mut new] {
+        digests.sort_unstable();
+        digests.dedup();
+    }
+    !old.is_empty() && old == new
+}
+
+fn digest_of(entry: &Entry) -> Option<&str> {
+    let descriptor = entry.descriptor.as_ref().ok()?;
+    Some(descriptor.digest.as_str())
+}
+
+fn digest_in(text: &str) -> Option<String> {
+    let value = oci::json::parse(text.as_bytes()).ok()?;
+    Some(value.get("digest")?.as_str()?.to_owned())
+}
+
+/// The digest of an entry, or that it has none.
+fn label(draft: &Draft, number: usize) -> String {
+    let digest = draft.entry(number).and_then(digest_of);
+    digest.unwrap_or("malformed").to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,336 @@
+//! One blob being written: bytes -> hash -> temporary -> commit.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use super::{Error, LayoutWriter, Temporary, temporary};
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
+use crate::store::disk::{self, DiskFile};
+use crate::store::layout::blobs;
+use crate::store::verify::Verdict;
+
+/// How many bytes are written and hashed at a time.
+const CHUNK: usize = 256 << 10;
+
+/// From this size on a blob is hashed on a thread of its own: before, making the thread
+/// takes longer than hashing.
+const BESIDE_FROM: u64 = 1 << 20;
+
+/// How many chunks the hashing thread may be behind.
+const CHUNKS_BEHIND: usize = 4;
+
+/// A blob that the layout has, synced, under its digest. The open file keeps its bytes
+/// until the index names them.
+#[derive(Debug, Clone)]
+pub struct StoredBlob {
+    digest: Digest,
+    size: u64,
+    file: Arc<dyn DiskFile>,
+}
+
+impl StoredBlob {
+    pub(super) fn new(digest: Digest, size: u64, file: Arc<dyn DiskFile>) -> Self {
+        Self { digest, size, file }
+    }
+
+    /// Its digest.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn file(&self) -> &dyn DiskFile {
+        &*self.file
+    }
+}
+
+/// A blob that is being written as a stream. Dropping it leaves nothing behind.
+///
+/// Once a write or a sync has failed the writer is dead: every later call fails with the
+/// same error, because the kernel tells of lost bytes only once.
+#[derive(Debug)]
+pub struct BlobWriter {
+    writer: LayoutWriter,
+    temporary: Temporary,
+    hashing: Hashing,
+    /// Bytes that are neither written nor hashed yet, fewer than [`CHUNK`].
+    buffer: Vec<u8>,
+    /// How many bytes were written and hashed.
+    flushed: u64,
+    failed: Option<Failure>,
+}
+
+/// What killed a writer, in a form that can be told again.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    Errno(i32),
+    Kind(io::ErrorKind),
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Errno(errno) => Self::from_raw_os_error(errno),
+            Failure::Kind(kind) => kind.into(),
+        }
+    }
+}
+
+impl BlobWriter {
+    pub(super) fn new(writer: LayoutWriter) -> Result<Self, Error> {
+        let temporary = Temporary::create(&writer.disk, "blobs/sha256")
+            .map_err(|source| writer.io("create a file in", ".", source))?;
+        Ok(Self {
+            writer,
+            temporary,
+            hashing: Hashing::Here(Hasher::sha256()),
+            buffer: Vec::new(),
+            flushed: 0,
+            failed: None,
+        })
+    }
+
+    /// How many bytes it has by now.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.flushed + self.buffer.len() as u64
+    }
+
+    /// Makes what was written durable, without a name.
+    ///
+    /// # Errors
+    /// What the system says; then the writer is dead.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.flush_buffer()?;
+        let synced = self.temporary.file().sync();
+        self.mortal(synced)
+    }
+
+    /// Publishes the blob under the sha256 digest of its bytes. It may have been there
+    /// before: then that file stays, unless it is damaged.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with what the system said.
+    pub fn commit(mut self) -> Result<StoredBlob, Error> {
+        let digest = self.finish()?;
+        self.publish(digest)
+    }
+
+    /// Publishes the blob if it is the one that `descriptor` says.
+    ///
+    /// # Errors
+    /// [`Error::SizeMismatch`], [`Error::DigestMismatch`], [`Error::Algorithm`]; nothing
+    /// is published then.
+    pub fn commit_as(mut self, descriptor: &Descriptor) -> Result<StoredBlob, Error> {
+        let expected = &descriptor.digest;
+        if self.size() != descriptor.size {
+            return Err(Error::SizeMismatch {
+                digest: expected.clone(),
+                expected: descriptor.size,
+                actual: self.size(),
+            });
+        }
+        let sha256 = self.finish()?;
+        let actual = match expected.algorithm() {
+            Algorithm::Sha256 => sha256,
+            other => self.hash_again(other)?.ok_or_else(|| Error::Algorithm {
+                digest: expected.clone(),
+            })?,
+        };
+        if actual != *expected {
+            return Err(Error::DigestMismatch {
+                expected: expected.clone(),
+                actual,
+            });
+        }
+        self.publish(actual)
+    }
+
+    /// Writes what is left and gives the digest of all.
+    fn finish(&mut self) -> Result<Digest, Error> {
+        let flushed = self.flush_buffer();
+        flushed.map_err(|source| self.writer.io("write", temporary::DIRECTORY, source))?;
+        let hashing = std::mem::replace(&mut self.hashing, Hashing::Here(Hasher::sha256()));
+        Ok(hashing.finish())
+    }
+
+    fn publish(mut self, digest: Digest) -> Result<StoredBlob, Error> {
+        let size = self.flushed;
+        let path = blobs::path(&digest);
+        let directory = disk::parent(&path);
+        disk::make_directories(&*self.writer.disk, directory)
+            .map_err(|source| self.writer.io("create", directory, source))?;
+        if let Some(existing) = self.writer.find_sound(&digest, size, &path)? {
+            self.writer
+                .settle(&*existing, &path)
+                .map_err(|source| self.writer.io("sync", &path, source))?;
+            return Ok(StoredBlob::new(digest, size, existing.into()));
+        }
+        self.temporary
+            .publish(&path)
+            .map_err(|source| self.writer.io("write", &path, source))?;
+        let blob = StoredBlob::new(digest, size, self.temporary.share());
+        self.writer.remember(&blob);
+        Ok(blob)
+    }
+
+    /// The digest by another algorithm than the usual one, from the file.
+    fn hash_again(&self, algorithm: Algorithm) -> Result<Option<Digest>, Error> {
+        let Some(mut hasher) = Hasher::new(algorithm) else {
+            return Ok(None);
+        };
+        let mut buf = vec![0; CHUNK];
+        let mut offset = 0;
+        loop {
+            let len = self
+                .temporary
+                .file()
+                .read_at(&mut buf, offset)
+                .map_err(|source| self.writer.io("read", temporary::DIRECTORY, source))?;
+            if len == 0 {
+                return Ok(Some(hasher.finish()));
+            }
+            hasher.update(&buf[..len]);
+            offset += len as u64;
+        }
+    }
+
+    fn flush_buffer(&mut self) -> io::Result<()> {
+        self.check_alive()?;
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let written = self.temporary.file().write_at(&self.buffer, self.flushed);
+        self.mortal(written)?;
+        self.flushed += self.buffer.len() as u64;
+        if self.flushed >= BESIDE_FROM {
+            self.hashing.move_beside();
+        }
+        let full = std::mem::take(&mut self.buffer);
+        self.buffer = self.hashing.update(full);
+        Ok(())
+    }
+
+    fn check_alive(&self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// Lets the writer die with an error.
+    fn mortal(&mut self, result: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &result {
+            let errno = error.raw_os_error().map(Failure::Errno);
+            self.failed = Some(errno.unwrap_or(Failure::Kind(error.kind())));
+        }
+        result
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check_alive()?;
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve_exact(CHUNK.min(bytes.len().max(4096)));
+        }
+        let len = bytes.len().min(CHUNK - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..len]);
+        if self.buffer.len() == CHUNK {
+            self.flush_buffer()?;
+        }
+        Ok(len)
+    }
+
+    /// Hands what was written to the kernel; [`BlobWriter::sync`] makes it durable.
+    fn flush(&mut self) -> io::Result<()> {
+        self.flush_buffer()
+    }
+}
+
+/// The hash of what was written so far.
+#[derive(Debug)]
+enum Hashing {
+    /// By the writing thread.
+    Here(Hasher),
+    /// By a thread of its own.
+    Beside {
+        full: SyncSender<Vec<u8>>,
+        empty: Receiver<Vec<u8>>,
+        thread: JoinHandle<Hasher>,
+    },
+}
+
+impl Hashing {
+    /// Goes on with a thread, unless it does so already or none is to be had.
+    fn move_beside(&mut self) {
+        let Self::Here(hasher) = self else { return };
+        let mut hasher = hasher.clone();
+        let (full, chunks) = sync_channel::<Vec<u8>>(CHUNKS_BEHIND);
+        let (give_back, empty) = sync_channel::<Vec<u8>>(CHUNKS_BEHIND + 1);
+        let work = move || {
+            for mut chunk in chunks {
+                hasher.update(&chunk);
+                chunk.clear();
+                // With nobody to take it, the chunk is just freed.
+                drop(give_back.try_send(chunk));
+            }
+            hasher
+        };
+        let thread = std::thread::Builder::new().name("hash".into()).spawn(work);
+        match thread {
+            Ok(thread) => {
+                *self = Self::Beside {
+                    full,
+                    empty,
+                    thread,
+                }
+            }
+            Err(error) => log::debug!("no thread to hash on: {error}"),
+        }
+    }
+
+    /// Adds a chunk; an empty buffer for the next one.
+    fn update(&mut self, mut chunk: Vec<u8>) -> Vec<u8> {
+        match self {
+            Self::Here(hasher) => {
+                hasher.update(&chunk);
+                chunk.clear();
+                chunk
+            }
+            Self::Beside { full, empty, .. } => {
+                // The thread ends early only by a panic, which `finish` passes on.
+                drop(full.send(chunk));
+                empty.try_recv().unwrap_or_default()
+            }
+        }
+    }
+
+    fn finish(self) -> Digest {
+        match self {
+            Self::Here(hasher) => hasher.finish(),
+            Self::Beside { full, thread, .. } => {
+                drop(full);
+                match thread.join() {
+                    Ok(hasher) => hasher.finish(),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        }
+    }
+}
+
+/// Whether bytes in memory have a sha256 digest.
+pub(super) fn verdict(bytes: &[u8], digest: &Digest) -> Verdict {
+    let actual = Digest::of(bytes);
+    if actual == *digest {
+        Verdict::Sound
+    } else {
+        Verdict::Damaged { actual }
+    }
+}

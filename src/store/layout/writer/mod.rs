@@ -1,0 +1,336 @@
+//! The write side of a layout: blobs are committed, then the index is updated.
+//!
+//! ```text
+//! LAYOUT/
+//! ├── blobs/<algorithm>/<encoded>   linked here when they are whole, hashed and synced
+//! ├── index.json                    replaced in one step, under the locks
+//! ├── index.json.lock               while somebody changes the index
+//! └── .ocifs/tmp/                   files that have no final name yet
+//! ```
+//!
+//! A blob is written to a file without a name, which goes with its writer. Only where the
+//! file system has no such files, and for a rename in place of what is there, a name below
+//! `.ocifs/tmp` is needed. A file there is locked by its writer for as long as it lives;
+//! one that nobody has locked is rubbish of a writer that was killed, and
+//! [`LayoutWriter::collect`] removes it.
+//!
+//! The order is that of filesystem.md, "Commit": after a power cut at any moment there is
+//! the old index, or the new index with all its blobs.
+
+mod blob;
+mod temporary;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use blob::{BlobWriter, StoredBlob};
+pub(super) use temporary::Temporary;
+
+use super::{Layout, refs};
+use crate::oci::Digest;
+use crate::store::Blob;
+use crate::store::disk::{self, Disk, DiskFile, RealDisk};
+use crate::store::lock::{self, LayoutLock};
+use crate::store::progress::Unwatched;
+use crate::store::verify::{self, MAX_BLOB_SIZE, Verdict, Verdicts};
+
+/// How long the locks of a layout are waited for. Who holds them writes one small file;
+/// longer than this is a program that hangs.
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why something was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The layout cannot be read.
+    #[error(transparent)]
+    Layout(#[from] super::Error),
+    /// The change does not fit what the index says.
+    #[error(transparent)]
+    Refused(#[from] refs::Refusal),
+    /// The locks were not to be had.
+    #[error("cannot lock {}", layout.display())]
+    Lock {
+        /// The layout directory.
+        layout: PathBuf,
+        /// Why not.
+        #[source]
+        source: lock::Error,
+    },
+    /// The bytes have another digest than they should.
+    #[error("the bytes have the digest {actual}, not {expected}")]
+    DigestMismatch {
+        /// The digest that was asked for.
+        expected: Digest,
+        /// The digest of the bytes.
+        actual: Digest,
+    },
+    /// There are more or fewer bytes than there should be.
+    #[error("blob {digest} has {actual} bytes, not {expected}")]
+    SizeMismatch {
+        /// The blob.
+        digest: Digest,
+        /// The size that was asked for.
+        expected: u64,
+        /// How many there are.
+        actual: u64,
+    },
+    /// The digest's algorithm cannot be computed.
+    #[error("digest algorithm of {digest} is not supported")]
+    Algorithm {
+        /// The digest that was asked for.
+        digest: Digest,
+    },
+    /// A blob that is needed cannot be verified.
+    #[error(transparent)]
+    Blob(#[from] verify::Error),
+    /// Somebody else has changed `index.json` after each of several attempts.
+    #[error("{} is rewritten again and again by another program", path.display())]
+    Contended {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Writes to one layout; any number of them may do so at once, in any processes.
+#[derive(Debug, Clone)]
+pub struct LayoutWriter {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) path: PathBuf,
+    verdicts: Arc<Verdicts>,
+}
+
+impl LayoutWriter {
+    /// A writer to the directory that `layout` has pinned, wherever its path leads now.
+    ///
+    /// # Errors
+    /// If the handle cannot be duplicated.
+    pub fn open(layout: &Layout, verdicts: Arc<Verdicts>) -> Result<Self, Error> {
+        let disk = layout.dir().try_clone_to_owned().and_then(RealDisk::new);
+        let disk = disk.map_err(|source| layout.dir.io("open", "", source))?;
+        Ok(Self::on(Arc::new(disk), layout.path(), verdicts))
+    }
+
+    /// A writer to a layout on `disk`, which messages call `path`.
+    pub(super) fn on(disk: Arc<dyn Disk>, path: &Path, verdicts: Arc<Verdicts>) -> Self {
+        Self {
+            disk,
+            path: path.to_owned(),
+            verdicts,
+        }
+    }
+
+    /// Removes what killed writers have left; how many files those were. What a living
+    /// writer needs stays.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn collect(&self) -> Result<usize, Error> {
+        let collected = temporary::collect(&*self.disk)
+            .map_err(|source| self.io("clear", temporary::DIRECTORY, source))?;
+        if self.disk.status(lock::LOCK_FILE).is_ok() {
+            // Taking it and giving it back removes the file; who holds it needs it.
+            match LayoutLock::acquire(&self.disk, Duration::ZERO) {
+                Ok(_) | Err(lock::Error::Busy { .. }) => {}
+                Err(error) => log::warn!("cannot clear {}: {error}", lock::LOCK_FILE),
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Begins a blob of which nothing is known yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn blob(&self) -> Result<BlobWriter, Error> {
+        BlobWriter::new(self.clone())
+    }
+
+    /// Stores a small blob that is in memory.
+    ///
+    /// # Errors
+    /// As [`BlobWriter::commit`].
+    pub fn store(&self, bytes: &[u8]) -> Result<StoredBlob, Error> {
+        let mut blob = self.blob()?;
+        let path = self.path.join(temporary::DIRECTORY);
+        io::Write::write_all(&mut blob, bytes).map_err(|source| Error::Io {
+            action: "write",
+            path,
+            source,
+        })?;
+        blob.commit()
+    }
+
+    /// Takes a blob that the layout itself has already, so that the index can name it:
+    /// verifies it, sees that it is durable, whoever wrote it, and holds it against removal.
+    ///
+    /// # Errors
+    /// [`super::Error::BlobMissing`]; [`Error::SizeMismatch`]; [`Error::DigestMismatch`].
+    pub fn hold(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+        let path = super::blobs::path(digest);
+        let missing = || super::Error::BlobMissing {
+            digest: digest.clone(),
+        };
+        let file = match self.disk.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing().into()),
+            other => other.map_err(|source| self.io("open", &path, source))?,
+        };
+        let status = file
+            .status()
+            .map_err(|source| self.io("stat", &path, source))?;
+        if !status.is_file {
+            return Err(super::Error::FileType {
+                path: self.path.join(path),
+                expected: "regular file",
+                found: "a special file",
+            }
+            .into());
+        }
+        if status.identity.size != size {
+            return Err(Error::SizeMismatch {
+                digest: digest.clone(),
+                expected: size,
+                actual: status.identity.size,
+            });
+        }
+        if let Verdict::Damaged { actual } = self.verdict(&*file, digest)? {
+            return Err(Error::DigestMismatch {
+                expected: digest.clone(),
+                actual,
+            });
+        }
+        self.settle(&*file, &path)
+            .map_err(|source| self.io("sync", &path, source))?;
+        Ok(StoredBlob::new(digest.clone(), size, file.into()))
+    }
+
+    /// Makes a file that somebody else wrote durable, content and name.
+    fn settle(&self, file: &dyn DiskFile, path: &str) -> io::Result<()> {
+        file.sync()?;
+        self.disk.sync_directory(disk::parent(path))
+    }
+
+    /// Takes both locks of the layout.
+    pub(super) fn lock(&self) -> Result<LayoutLock, Error> {
+        LayoutLock::acquire(&self.disk, LOCK_PATIENCE).map_err(|source| Error::Lock {
+            layout: self.path.clone(),
+            source,
+        })
+    }
+
+    /// Sees that `blob` still has its name, and gives it again if somebody has removed it
+    /// (`umoci gc` does so with a blob that no index names yet).
+    pub(super) fn relink(&self, blob: &StoredBlob) -> Result<(), Error> {
+        let path = super::blobs::path(blob.digest());
+        match self.disk.status(&path) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(self.io("stat", &path, error)),
+        }
+        log::warn!("{path} was removed before the index named it, and is put back");
+        let restored = disk::make_directories(&*self.disk, disk::parent(&path))
+            .and_then(|()| self.restore(blob, &path));
+        restored.map_err(|source| self.io("restore", &path, source))
+    }
+
+    /// Links the open file again; a file that has lost its last name may have to be
+    /// copied, since only one that never had a name can be linked from none.
+    fn restore(&self, blob: &StoredBlob, path: &str) -> io::Result<()> {
+        let linked = disk::publish(&*self.disk, blob.file(), disk::Publication::Link, path);
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Somebody else has put it back.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            other => return other,
+        }
+        let mut copy = Temporary::create(&self.disk, disk::parent(path))?;
+        copy_all(blob.file(), copy.file())?;
+        copy.publish(path)
+    }
+
+    /// What is known of the existing file at `path`, which should hold `digest` in `size`
+    /// bytes: the file if it is sound, `None` if it must be replaced.
+    fn find_sound(
+        &self,
+        digest: &Digest,
+        size: u64,
+        path: &str,
+    ) -> Result<Option<Box<dyn DiskFile>>, Error> {
+        let file = match self.disk.open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A link or a special file has the name. A rename puts the blob in its place.
+            Err(error) => {
+                log::warn!("{path} cannot be read and is replaced: {error}");
+                return Ok(None);
+            }
+        };
+        let status = file
+            .status()
+            .map_err(|source| self.io("stat", path, source))?;
+        let sound = status.is_file
+            && status.identity.size == size
+            && self.verdict(&*file, digest)? == Verdict::Sound;
+        if !sound {
+            log::warn!("{path} is damaged and is replaced");
+        }
+        Ok(sound.then_some(file))
+    }
+
+    /// Remembers that the file that was just published is sound.
+    fn remember(&self, blob: &StoredBlob) {
+        let real = blob.file().real().and_then(|file| file.try_clone().ok());
+        if let Some(blob) = real.and_then(|file| Blob::new(blob.digest().clone(), file).ok()) {
+            self.verdicts.record(&blob, &Verdict::Sound);
+        }
+    }
+
+    /// Whether the file's bytes have the digest: remembered, or found out now.
+    fn verdict(&self, file: &dyn DiskFile, digest: &Digest) -> Result<Verdict, Error> {
+        let read = |source| self.io("read", &super::blobs::path(digest), source);
+        let Some(real) = file.real() else {
+            let bytes = disk::read_all(file, MAX_BLOB_SIZE).map_err(read)?;
+            return Ok(blob::verdict(&bytes, digest));
+        };
+        let real = real.try_clone().map_err(read)?;
+        let blob = Blob::new(digest.clone(), real).map_err(read)?;
+        match self.verdicts.verify(&blob, &Unwatched) {
+            Ok(()) => Ok(Verdict::Sound),
+            Err(verify::Error::DigestMismatch { actual, .. }) => Ok(Verdict::Damaged { actual }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn io(&self, action: &'static str, path: &str, source: io::Error) -> Error {
+        Error::Io {
+            action,
+            path: self.path.join(path),
+            source,
+        }
+    }
+}
+
+fn copy_all(from: &dyn DiskFile, to: &dyn DiskFile) -> io::Result<()> {
+    let mut buf = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        let len = from.read_at(&mut buf, offset)?;
+        if len == 0 {
+            return Ok(());
+        }
+        to.write_at(&buf[..len], offset)?;
+        offset += len as u64;
+    }
+}
