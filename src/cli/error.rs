@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use ocifs::fuse::MountError;
-use ocifs::store::{cache_dir, layout};
+use ocifs::store::layout::refs;
+use ocifs::store::layout::writer;
+use ocifs::store::{cache_dir, layout, lock, verify};
 use ocifs::vfs;
 
 /// How the command ended; of several findings the greatest counts.
@@ -70,8 +72,22 @@ pub(crate) fn report(error: &anyhow::Error) -> Status {
         .filter_map(|cause| cause.downcast_ref::<vfs::Error>())
         .find_map(vfs::Error::fault);
     let code = fault.map_or_else(String::new, |fault| format!(" [{}]", fault.code));
-    super::output::complain(&format!("{error:#}{code}"));
+    let hint = hint(error).map_or_else(String::new, |hint| format!("; {hint}"));
+    super::output::complain(&format!("{error:#}{code}{hint}"));
     status(error)
+}
+
+/// What the user can do about it.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    for cause in error.chain() {
+        if let Some(writer::Error::Refused(refusal)) = cause.downcast_ref() {
+            return of_refusal(refusal).1;
+        }
+        if let Some(lock::Error::Busy { .. }) = cause.downcast_ref() {
+            return Some("try again when it has ended (fuser or lslocks tell who it is)");
+        }
+    }
+    None
 }
 
 /// The exit status of an error.
@@ -85,6 +101,9 @@ pub(crate) fn status(error: &anyhow::Error) -> Status {
         }
         if let Some(error) = cause.downcast_ref::<layout::Error>() {
             return of_layout(error);
+        }
+        if let Some(error) = cause.downcast_ref::<writer::Error>() {
+            return of_writer(error);
         }
         if cause.is::<MountError>() || cause.is::<cache_dir::Error>() {
             return Status::Failure;
@@ -111,5 +130,38 @@ fn of_layout(error: &layout::Error) -> Status {
         layout::Error::Missing { .. } | layout::Error::BlobMissing { .. } => Status::Finding,
         layout::Error::Io { .. } => Status::Failure,
         _ => Status::Corrupt,
+    }
+}
+
+/// The exit status of a failed write.
+fn of_writer(error: &writer::Error) -> Status {
+    match error {
+        writer::Error::Layout(error) => of_layout(error),
+        writer::Error::Refused(refusal) => of_refusal(refusal).0,
+        writer::Error::DigestMismatch { .. } | writer::Error::SizeMismatch { .. } => {
+            Status::Corrupt
+        }
+        writer::Error::Algorithm { .. } => Status::Finding,
+        writer::Error::Blob(error) => match error {
+            verify::Error::Read { .. } => Status::Failure,
+            verify::Error::Algorithm { .. } => Status::Finding,
+            _ => Status::Corrupt,
+        },
+        writer::Error::Lock { .. } | writer::Error::Contended { .. } | writer::Error::Io { .. } => {
+            Status::Failure
+        }
+    }
+}
+
+/// The exit status of a refused change of names, and what the user can do about it.
+fn of_refusal(refusal: &refs::Refusal) -> (Status, Option<&'static str>) {
+    use refs::Refusal as R;
+    match refusal {
+        R::NotFound { .. } => (Status::Finding, Some("`ocifs ls LAYOUT` shows all refs")),
+        R::Exists { .. } => (Status::Finding, Some("--replace moves it")),
+        R::Several { .. } => (Status::Finding, Some("say which as NAME@DIGEST")),
+        R::ShortName { .. } => (Status::Finding, Some("use that name")),
+        R::Malformed { .. } => (Status::Corrupt, None),
+        R::Moved { .. } => (Status::Failure, Some("try again")),
     }
 }

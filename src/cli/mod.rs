@@ -24,8 +24,10 @@ mod progress;
 mod sample;
 mod source;
 mod status;
+mod tag;
 mod tree;
 mod unmount;
+mod untag;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -76,6 +78,10 @@ enum Command {
     /// Read layers ahead of time, so that no mount need wait for it; or show and drop what
     /// is kept of them.
     Index(index::Arguments),
+    /// Give an image of a layout one more name.
+    Tag(tag::Arguments),
+    /// Take a name away; blobs stay.
+    Untag(untag::Arguments),
     /// Say what is mounted and how it fares.
     Status(status::Arguments),
     /// Build a sample layout, mount it and show a short tour.
@@ -96,6 +102,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cat(arguments) => cat::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Index(arguments) => index::run(&arguments),
+        Command::Tag(arguments) => tag::run(&arguments),
+        Command::Untag(arguments) => untag::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }

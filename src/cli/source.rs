@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use ocifs::layer::{Layers, LayersOptions};
 use ocifs::oci::Platform;
-use ocifs::store::{CacheDir, Layout, Verdicts, View, watch};
+use ocifs::store::{CacheDir, Layout, LayoutWriter, Verdicts, View, watch};
 use ocifs::vfs::Vfs;
 use ocifs::vfs::views::{Views, ViewsOptions};
 
@@ -150,13 +150,7 @@ pub(crate) fn open(
     options: &SourceOptions,
     mountpoint: Option<PathBuf>,
 ) -> anyhow::Result<Source> {
-    let layout = Layout::open(path, &options.layout.shared_blobs).with_context(|| {
-        format!(
-            "{} is not an OCI image layout that can be read",
-            path.display()
-        )
-    })?;
-    let layout = Arc::new(layout);
+    let layout = Arc::new(open_layout(path, &options.layout.shared_blobs)?);
     let view: View = watch::first_view(&layout)?;
     let cache = cache(options)?;
     let verdicts = Arc::new(Verdicts::new(cache.as_ref()));
@@ -188,6 +182,30 @@ pub(crate) fn open(
     )?;
     let vfs = Arc::new(Vfs::new(views.root(), layout.clone()));
     Ok(Source { layout, views, vfs })
+}
+
+/// Opens the layout at `path` to write to it, and clears what killed writers have left.
+///
+/// # Errors
+/// If it is not a layout.
+pub(crate) fn open_writer(path: &Path) -> anyhow::Result<LayoutWriter> {
+    // A file that grows over a limit is then an error of `write`, not the end.
+    signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
+    let layout = open_layout(path, &[])?;
+    let writer = LayoutWriter::open(&layout, Arc::new(Verdicts::new(None)))?;
+    if let Err(error) = writer.collect() {
+        log::warn!("{:#}", anyhow::Error::from(error));
+    }
+    Ok(writer)
+}
+
+fn open_layout(path: &Path, shared: &[PathBuf]) -> anyhow::Result<Layout> {
+    Layout::open(path, shared).with_context(|| {
+        format!(
+            "{} is not an OCI image layout that can be read",
+            path.display()
+        )
+    })
 }
 
 /// The cache directory: what the user named must be usable; the default one may be

@@ -13,6 +13,7 @@ mod file_trees;
 mod index;
 mod reading;
 mod status;
+mod tag;
 
 use std::ffi::OsStr;
 use std::process::Output;

@@ -22,17 +22,21 @@ mod blobs;
 pub mod index;
 mod init;
 pub mod refs;
+mod tag;
 pub mod writer;
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use serde_json::Value;
 
 pub use index::View;
 pub use init::init;
+pub use tag::Tagged;
 pub use writer::LayoutWriter;
 
 use crate::oci::limits::Limit;
@@ -42,6 +46,13 @@ use crate::oci::{self, Digest, json};
 ///
 /// Spec: image-spec image-layout.md, "oci-layout file".
 const VERSION: &str = "1.0.0";
+
+/// How long a small file that is torn is waited for. Who writes one in place takes
+/// microseconds; after this time the writer is dead.
+const TORN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How soon a torn file is read again.
+const TORN_RETRY: Duration = Duration::from_millis(5);
 
 /// Why a layout, or something in it, cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -215,7 +226,7 @@ impl Layout {
             path: path.clone(),
             source,
         };
-        let value = json::parse(&self.marker()?).map_err(content)?;
+        let value = self.whole_marker(content)?;
         let version = value
             .get("imageLayoutVersion")
             .and_then(|version| version.as_str());
@@ -228,6 +239,20 @@ impl Layout {
             None => {
                 let (object, field) = ("oci-layout", "imageLayoutVersion");
                 Err(content(oci::Error::MissingField { object, field }))
+            }
+        }
+    }
+
+    /// What the `oci-layout` file says. One that is no JSON is read again for a moment:
+    /// skopeo writes it anew, in place, with every copy.
+    fn whole_marker(&self, error: impl Fn(oci::Error) -> Error) -> Result<Value, Error> {
+        let deadline = Instant::now() + TORN_PATIENCE;
+        loop {
+            match json::parse(&self.marker()?) {
+                Err(oci::Error::Syntax { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(TORN_RETRY);
+                }
+                other => return other.map_err(error),
             }
         }
     }

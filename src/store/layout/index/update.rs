@@ -1,7 +1,7 @@
 //! Changing `index.json`: under the locks, from reading to the last check.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::draft::Draft;
 use super::merge::{Delta, EntrySet};
@@ -12,13 +12,7 @@ use crate::store::disk::{self, DiskFile};
 use crate::store::layout;
 use crate::store::layout::refs::Refusal;
 use crate::store::layout::writer::{Error, LayoutWriter, StoredBlob, Temporary};
-
-/// How long a torn index is waited for under the locks. Who writes one in place takes
-/// microseconds; after this time the writer is dead.
-const TORN_PATIENCE: Duration = Duration::from_millis(500);
-
-/// How soon a torn index is read again.
-const TORN_RETRY: Duration = Duration::from_millis(5);
+use crate::store::layout::{TORN_PATIENCE, TORN_RETRY};
 
 /// How often our change is made anew because somebody without the lock has written in
 /// between. One copy of a foreign tool writes once; this is a storm of them.
@@ -130,6 +124,11 @@ impl LayoutWriter {
             Ok((before.identity, bytes, after.identity))
         })?;
         Ok(view)
+    }
+
+    /// The index as it is now, for decisions that are checked again under the locks.
+    pub(in crate::store::layout) fn present(&self) -> Result<Draft, Error> {
+        self.draft(&self.base(None)?)
     }
 
     /// The index to start from: as it is now, or after some patience the last good one.

@@ -23,12 +23,12 @@ mod temporary;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use blob::{BlobWriter, StoredBlob};
 pub(super) use temporary::Temporary;
 
-use super::{Layout, refs};
+use super::{Layout, TORN_PATIENCE, TORN_RETRY, refs};
 use crate::oci::Digest;
 use crate::store::Blob;
 use crate::store::disk::{self, Disk, DiskFile, RealDisk};
@@ -175,10 +175,26 @@ impl LayoutWriter {
 
     /// Takes a blob that the layout itself has already, so that the index can name it:
     /// verifies it, sees that it is durable, whoever wrote it, and holds it against removal.
+    /// One that is not right is looked at again for a moment: skopeo writes a manifest in
+    /// place, also one that is there already.
     ///
     /// # Errors
     /// [`super::Error::BlobMissing`]; [`Error::SizeMismatch`]; [`Error::DigestMismatch`].
     pub fn hold(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+        let deadline = Instant::now() + TORN_PATIENCE;
+        loop {
+            match self.try_hold(digest, size) {
+                Err(
+                    Error::SizeMismatch { .. }
+                    | Error::DigestMismatch { .. }
+                    | Error::Blob(verify::Error::Changed { .. }),
+                ) if Instant::now() < deadline => std::thread::sleep(TORN_RETRY),
+                other => return other,
+            }
+        }
+    }
+
+    fn try_hold(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
         let path = super::blobs::path(digest);
         let missing = || super::Error::BlobMissing {
             digest: digest.clone(),

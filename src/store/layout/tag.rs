@@ -1,0 +1,196 @@
+//! One more name for an image, and one fewer.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::index::draft::Draft;
+use super::index::update::Basis;
+use super::refs::{self, Collision, Refusal};
+use super::writer::{Error, LayoutWriter, StoredBlob};
+use crate::oci::index::Entry;
+use crate::oci::limits::{Limit, MAX_INDEX_DEPTH};
+use crate::oci::{Descriptor, Digest, Document, DocumentType, RefName, json, raw};
+use crate::store::disk;
+
+/// How often it is begun anew because the name has been moved in between.
+const ATTEMPTS: usize = 5;
+
+/// What tagging or untagging has done.
+#[derive(Debug)]
+pub struct Tagged {
+    /// The digests of the images.
+    pub digests: Vec<String>,
+    /// Whether the index had to be changed.
+    pub is_changed: bool,
+}
+
+impl LayoutWriter {
+    /// Gives the name `new` to what `existing` means: a ref name, or the digest of
+    /// something that can be reached from the index. The blobs that the new entries name
+    /// are verified and durable then.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; [`super::Error::BlobMissing`] if the image is not there, and
+    /// what else [`LayoutWriter::hold`] and [`LayoutWriter::update`] answer.
+    pub fn tag(
+        &self,
+        existing: &str,
+        new: &RefName,
+        collision: Collision,
+    ) -> Result<Tagged, Error> {
+        let mut attempt = 1;
+        loop {
+            match self.try_tag(existing, new, collision) {
+                Err(Error::Refused(Refusal::Moved { .. })) if attempt < ATTEMPTS => attempt += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Removes the entries that `name` means. Their blobs stay.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], and what [`LayoutWriter::update`] answers.
+    pub fn untag(&self, name: &str) -> Result<Tagged, Error> {
+        let updated = self.update(&Basis::default(), |draft| refs::remove(draft, name))?;
+        Ok(Tagged {
+            digests: updated.answer,
+            is_changed: updated.is_written,
+        })
+    }
+
+    fn try_tag(
+        &self,
+        existing: &str,
+        new: &RefName,
+        collision: Collision,
+    ) -> Result<Tagged, Error> {
+        // What takes time is done before the locks are taken.
+        let draft = self.present()?;
+        let found = match texts_of(&draft, existing) {
+            Err(Refusal::NotFound { name }) => {
+                let nested = self.find_nested(&draft, existing);
+                nested
+                    .map(|text| vec![text])
+                    .ok_or(Refusal::NotFound { name })
+            }
+            other => other,
+        }?;
+        let blobs = self.hold_all(existing, &found)?;
+        let basis = Basis {
+            blobs: &blobs,
+            last_good: None,
+        };
+        let updated = self.update(&basis, |draft| {
+            let texts = match texts_of(draft, existing) {
+                Err(Refusal::NotFound { .. }) if existing.parse::<Digest>().is_ok() => found,
+                other => other?,
+            };
+            if !texts.iter().all(|text| is_held(text, &blobs)) {
+                let name = existing.to_owned();
+                return Err(Refusal::Moved { name });
+            }
+            refs::set(draft, new, &texts, collision)
+        })?;
+        let digests = blobs.iter().map(|blob| blob.digest().to_string());
+        Ok(Tagged {
+            digests: digests.collect(),
+            is_changed: updated.is_written,
+        })
+    }
+
+    fn hold_all(&self, name: &str, texts: &[String]) -> Result<Vec<StoredBlob>, Error> {
+        let hold = |text: &String| {
+            let descriptor = json::parse(text.as_bytes())
+                .and_then(|value| Descriptor::from_json(&value))
+                .map_err(|source| Refusal::Malformed {
+                    name: name.to_owned(),
+                    source,
+                })?;
+            self.hold(&descriptor.digest, descriptor.size)
+        };
+        texts.iter().map(hold).collect()
+    }
+
+    /// The JSON text of the descriptor of `digest` in one of the indexes that the layout's
+    /// own leads to. An index that cannot be read leads nowhere.
+    fn find_nested(&self, draft: &Draft, digest: &str) -> Option<String> {
+        let digest: Digest = digest.parse().ok()?;
+        let mut seen = BTreeSet::new();
+        let mut level: Vec<String> = draft.texts().map(str::to_owned).collect();
+        for _ in 0..MAX_INDEX_DEPTH {
+            let mut next = Vec::new();
+            for text in &level {
+                let Some(descriptor) = descriptor(text) else {
+                    continue;
+                };
+                if descriptor.digest == digest {
+                    return Some(text.clone());
+                }
+                if seen.insert(descriptor.digest.clone()) {
+                    next.extend(self.entries_of(&descriptor).unwrap_or_default());
+                }
+            }
+            level = next;
+        }
+        None
+    }
+
+    /// The JSON texts of the entries of an index; `None` if it is none, or not right.
+    fn entries_of(&self, descriptor: &Descriptor) -> Option<Vec<String>> {
+        let document_type = DocumentType::of(&descriptor.media_type)?;
+        if !document_type.is_index() || Limit::DocumentSize.check(descriptor.size).is_err() {
+            return None;
+        }
+        let blob = self.hold(&descriptor.digest, descriptor.size);
+        let read = |blob: StoredBlob| self.read_document(&blob);
+        let bytes = blob.ok().and_then(|blob| read(blob).ok())?;
+        Document::parse(&bytes, document_type).ok()?;
+        let text = String::from_utf8(bytes).ok()?;
+        let members = raw::members(&text)?;
+        let list = members.into_iter().find(|m| m.key == "manifests")?.value;
+        let list = &text[list];
+        let elements = raw::elements(list)?.into_iter();
+        Some(elements.map(|range| list[range].to_owned()).collect())
+    }
+
+    fn read_document(&self, blob: &StoredBlob) -> io::Result<Vec<u8>> {
+        let file = self.disk.open(&super::blobs::path(blob.digest()))?;
+        disk::read_all(&*file, Limit::DocumentSize.value())
+    }
+}
+
+/// The JSON texts of the entries that `name` means: by name, or by digest whatever their
+/// names are.
+fn texts_of(draft: &Draft, name: &str) -> Result<Vec<String>, Refusal> {
+    let has_digest = |entry: &Entry| {
+        let descriptor = entry.descriptor.as_ref();
+        descriptor.is_ok_and(|descriptor| descriptor.digest.as_str() == name)
+    };
+    let mut numbers = match refs::resolve(draft, name) {
+        Err(not_found @ Refusal::NotFound { .. }) => {
+            let mut entries = draft.entries();
+            let number = entries.position(|entry| has_digest(entry));
+            vec![number.ok_or(not_found)?]
+        }
+        other => other?,
+    };
+    // One image that has the name twice is wanted once.
+    let mut seen = BTreeSet::new();
+    let digest = |number: usize| draft.text(number).and_then(descriptor).map(|d| d.digest);
+    numbers.retain(|number| seen.insert(digest(*number)));
+    let texts = numbers.iter().filter_map(|number| draft.text(*number));
+    Ok(texts.map(str::to_owned).collect())
+}
+
+fn descriptor(text: &str) -> Option<Descriptor> {
+    let value = json::parse(text.as_bytes()).ok()?;
+    Descriptor::from_json(&value).ok()
+}
+
+fn is_held(text: &str, blobs: &[StoredBlob]) -> bool {
+    descriptor(text).is_some_and(|descriptor| {
+        let is_it = |blob: &StoredBlob| *blob.digest() == descriptor.digest;
+        blobs.iter().any(is_it)
+    })
+}
