@@ -5,8 +5,8 @@
 //! simulated one of the tests keeps a durable and a volatile state in memory. Paths are
 //! relative to the layout; nothing is ever reached through a symbolic link.
 //!
-//! [`publish`] is the one way in which a finished file gets its final name. What it
-//! promises: once it has returned, a power cut leaves the file whole under that name;
+//! [`publish`], and [`publish_in_place_of`] where what was there may still change, are the
+//! ways in which a finished file gets its final name. What they promise: once one has returned, a power cut leaves the file whole under that name;
 //! before, there is what was there.
 
 mod real;
@@ -172,8 +172,6 @@ pub enum Publication<'a> {
     Link,
     /// By a rename from this path, in place of what is there.
     Rename(&'a str),
-    /// By a swap: what is there gets this path.
-    Exchange(&'a str),
 }
 
 /// Publishes `file` under `path` durably: syncs it, names it, syncs the directory.
@@ -190,9 +188,63 @@ pub fn publish(
     match publication {
         Publication::Link => file.link(path)?,
         Publication::Rename(from) => disk.rename(from, path)?,
-        Publication::Exchange(with) => disk.exchange(with, path)?,
     }
     disk.sync_directory(parent(path))
+}
+
+/// What became of a file that was to take the place of another.
+#[derive(Debug)]
+pub enum Exchange {
+    /// It is there, durably; what was there was as expected, or could not be kept.
+    Published,
+    /// It is not: what was there was not as expected, and is there again.
+    Undone,
+    /// Two others have written: this was there, and now there is what was put in its
+    /// place while the exchange was undone.
+    Displaced(Box<dyn DiskFile>),
+}
+
+/// Publishes `file`, which has the path `from`, under `path` durably, if what is there is
+/// what is expected. That is looked at when it can no longer change unnoticed: the two
+/// have swapped their names, and swap back if it was not. Where the file system cannot
+/// swap, `file` takes the place of whatever is there.
+///
+/// # Errors
+/// What the step that failed said.
+pub fn publish_in_place_of(
+    disk: &dyn Disk,
+    file: &dyn DiskFile,
+    from: &str,
+    path: &str,
+    is_expected: impl Fn(&dyn DiskFile) -> io::Result<bool>,
+) -> io::Result<Exchange> {
+    file.sync()?;
+    match disk.exchange(from, path) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            publish(disk, file, Publication::Rename(from), path)?;
+            return Ok(Exchange::Published);
+        }
+        other => other?,
+    }
+    let displaced = match disk.open(from) {
+        // Nobody has locked that file, so it may have been collected.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        other => Some(other?),
+    };
+    match displaced {
+        Some(displaced) if !is_expected(&*displaced)? => {
+            disk.exchange(from, path)?;
+            if disk.status(from)?.is_same_file(&file.status()?) {
+                return Ok(Exchange::Undone);
+            }
+            disk.exchange(from, path)?;
+            Ok(Exchange::Displaced(displaced))
+        }
+        _ => {
+            disk.sync_directory(parent(path))?;
+            Ok(Exchange::Published)
+        }
+    }
 }
 
 /// Makes the directory `path` and those above it, where they are missing, durably.

@@ -8,7 +8,7 @@ use super::merge::{Delta, EntrySet};
 use super::{INDEX, View};
 use crate::oci::limits::Limit;
 use crate::oci::{self, Digest};
-use crate::store::disk::{self, DiskFile};
+use crate::store::disk::{self, DiskFile, Exchange};
 use crate::store::layout;
 use crate::store::layout::refs::Refusal;
 use crate::store::layout::writer::{Error, LayoutWriter, StoredBlob, Temporary};
@@ -41,10 +41,14 @@ pub struct Updated<T> {
     pub is_written: bool,
 }
 
-/// A change that was made once, to be made again to what somebody else wrote.
-struct Change {
-    before: EntrySet,
-    delta: Delta,
+/// What came of writing the file.
+enum Written {
+    /// It is there, and nobody else wrote.
+    Alone,
+    /// It is not there any more, and neither is this, which nobody had read.
+    Displaced(View),
+    /// It is not: somebody else wrote this before.
+    Preceded(View),
 }
 
 impl LayoutWriter {
@@ -151,26 +155,26 @@ impl LayoutWriter {
     /// Writes `draft`, which was made of `found`, in the place of that, and of whatever
     /// gets there meanwhile.
     fn replace(&self, found: &View, mut draft: Draft) -> Result<View, Error> {
-        let (mut base, mut change) = (found.clone(), None);
+        let mut base = found.clone();
         for _ in 0..ATTEMPTS {
             let bytes = draft.to_bytes();
-            let theirs = match self.write(&base, &bytes)? {
-                // Somebody wrote after we had read, and we have just taken it away.
-                Some(foreign) => foreign,
-                None => match self.read_back(&bytes, &draft)? {
-                    Ok(view) => return Ok(view),
-                    Err(foreign) => foreign,
-                },
+            let (displaced, there) = match self.write(&base, &bytes)? {
+                Written::Preceded(theirs) => (None, Err(theirs)),
+                Written::Alone => (None, self.read_back(&bytes, &draft)?),
+                Written::Displaced(foreign) => (Some(foreign), self.read_back(&bytes, &draft)?),
             };
-            log::info!("index.json was written by another program at the same time: merging");
-            let change = match &mut change {
-                Some(change) => change,
-                none => none.insert(self.change(found, &draft)?),
+            if let Some(foreign) = &displaced {
+                draft = self.merge(found, &draft, foreign)?;
+            }
+            base = match there {
+                Ok(ours) if displaced.is_none() => return Ok(ours),
+                Ok(ours) => ours,
+                Err(theirs) => {
+                    draft = self.merge(found, &draft, &theirs)?;
+                    theirs
+                }
             };
-            draft = self.draft(&theirs)?;
-            let merged = change.delta.apply(&change.before, &mut draft);
-            merged.map_err(|source| self.content(source))?;
-            base = self.base(None)?;
+            log::info!("index.json was written by another program at the same time: merged");
             if draft.to_bytes() == **base.bytes() {
                 return Ok(base);
             }
@@ -197,47 +201,63 @@ impl LayoutWriter {
         }))
     }
 
-    fn change(&self, found: &View, draft: &Draft) -> Result<Change, Error> {
+    /// What was made of `found` up to `draft`, made of `theirs` as well. That includes what
+    /// others had written before, and we have taken away: who wrote `theirs` may never
+    /// have seen it.
+    fn merge(&self, found: &View, draft: &Draft, theirs: &View) -> Result<Draft, Error> {
         let before = EntrySet::of(&self.draft(found)?);
         let delta = Delta::between(&before, &EntrySet::of(draft));
-        Ok(Change { before, delta })
+        let mut merged = self.draft(theirs)?;
+        let applied = delta.apply(&before, &mut merged);
+        applied.map_err(|source| self.content(source))?;
+        Ok(merged)
     }
 
-    /// Puts a new file with `bytes` in the place of `index.json`, durably. A sound view
-    /// that was there instead of `base`, if somebody has written since that was read.
-    fn write(&self, base: &View, bytes: &[u8]) -> Result<Option<View>, Error> {
+    /// Puts a new file with `bytes` in the place of `index.json`, durably, if that is still
+    /// `base`. The last look is taken when all that takes time is done.
+    fn write(&self, base: &View, bytes: &[u8]) -> Result<Written, Error> {
         let io = |source| self.io("replace", INDEX, source);
         let mut temporary = Temporary::create(&self.disk, ".").map_err(io)?;
         temporary.file().write_at(bytes, 0).map_err(io)?;
         match self.disk.status(INDEX) {
             Ok(model) => temporary.file().imitate(&model).map_err(io)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return temporary.publish(INDEX).map(|()| None).map_err(io);
+                temporary.publish(INDEX).map_err(io)?;
+                return Ok(Written::Alone);
             }
             Err(error) => return Err(io(error)),
         }
-        let displaced = temporary.exchange(INDEX).map_err(io)?;
-        let Some(file) = displaced else {
-            return Ok(None);
+        temporary.prepare().map_err(io)?;
+        let mut expected = base.bytes().clone();
+        if self.disk.status(INDEX).map_err(io)?.identity != *base.identity() {
+            match self.base(None) {
+                Ok(view) if *view.bytes() != expected => return Ok(Written::Preceded(view)),
+                // It will stay so: what is written goes on from the last good view.
+                Err(error) if is_torn(&error) => expected = self.raw().map_err(io)?.into(),
+                other => drop(other?),
+            }
+        }
+        let is_expected = |file: &dyn DiskFile| {
+            let bytes = disk::read_all(file, Limit::IndexJsonSize.value())?;
+            Ok(bytes == *expected)
         };
-        self.find_foreign(&*file, base).map_err(io)
+        let exchange = temporary.publish_in_place_of(INDEX, is_expected);
+        match exchange.map_err(io)? {
+            Exchange::Published => Ok(Written::Alone),
+            Exchange::Undone => self.base(None).map(Written::Preceded),
+            Exchange::Displaced(file) => {
+                let bytes = disk::read_all(&*file, Limit::IndexJsonSize.value()).map_err(io)?;
+                let identity = file.status().map_err(io)?.identity;
+                let foreign = View::of(&self.path, bytes, identity);
+                // A torn one has been overwritten by a later one.
+                Ok(foreign.map_or(Written::Alone, Written::Displaced))
+            }
+        }
     }
 
-    /// What somebody has written to the file that was displaced, after it was read as
-    /// `base`. A torn one is waited for: its writer does not know that it was displaced.
-    fn find_foreign(&self, file: &dyn DiskFile, base: &View) -> io::Result<Option<View>> {
-        let deadline = Instant::now() + TORN_PATIENCE;
-        loop {
-            let bytes = disk::read_all(file, Limit::IndexJsonSize.value())?;
-            if bytes == **base.bytes() {
-                return Ok(None);
-            }
-            let view = View::of(&self.path, bytes, file.status()?.identity);
-            if view.is_ok() || Instant::now() >= deadline {
-                return Ok(view.ok());
-            }
-            std::thread::sleep(TORN_RETRY);
-        }
+    /// The bytes of the file, be it torn.
+    fn raw(&self) -> io::Result<Vec<u8>> {
+        disk::read_all(&*self.disk.open(INDEX)?, Limit::IndexJsonSize.value())
     }
 
     fn draft(&self, view: &View) -> Result<Draft, Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::store::disk::{self, Disk, DiskFile, Publication};
+use crate::store::disk::{self, Disk, DiskFile, Exchange, Publication};
 
 /// Where files are that need a name before they get their final one.
 pub(super) const DIRECTORY: &str = ".ocifs/tmp";
@@ -90,24 +90,20 @@ impl Temporary {
         Ok(())
     }
 
-    /// Publishes the file under `path`, and gives what was there its temporary name.
-    /// What was there, if the file system can do that, and `None` if it is gone.
-    pub(in crate::store::layout) fn exchange(
+    /// Does beforehand what publishing it in place of something needs and what takes time.
+    pub(in crate::store::layout) fn prepare(&mut self) -> io::Result<()> {
+        self.name()?;
+        self.file.sync()
+    }
+
+    /// Publishes the file under `path`, in place of what is there if that is expected.
+    pub(in crate::store::layout) fn publish_in_place_of(
         &mut self,
         path: &str,
-    ) -> io::Result<Option<Box<dyn DiskFile>>> {
+        is_expected: impl Fn(&dyn DiskFile) -> io::Result<bool>,
+    ) -> io::Result<Exchange> {
         let name = self.name()?;
-        match self.publish_as(Publication::Exchange(&name), path) {
-            Ok(()) => match self.disk.open(&name) {
-                // Nobody has locked that file, so it may have been collected.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                other => other.map(Some),
-            },
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                self.publish(path).map(|()| None)
-            }
-            Err(error) => Err(error),
-        }
+        disk::publish_in_place_of(&*self.disk, &*self.file, &name, path, is_expected)
     }
 
     fn publish_as(&self, publication: Publication<'_>, path: &str) -> io::Result<()> {
