@@ -17,9 +17,13 @@
 //! - What is not a directory replaces what is below it, and is replaced by what is above.
 //!   The attributes of a directory are those of the highest layer that names it.
 //! - Where a layer has only entries *below* a path that is a symlink in lower layers, they
-//!   are moved to where it leads ([`relocate`]), as they would be when they are extracted.
+//!   are moved to where it leads ([`relocate`]), as they would be when they are extracted,
+//!   and come after its other entries. A symlink that a higher layer hides leads there too.
 //! - A hard link to a file that its layer does not have is one more name of the file that
 //!   lower layers show there ([`resolve`]), also if its own layer hides that.
+//! - A name that is no directory at first and then one, in the same layer, hides nothing of
+//!   lower layers. That, and what else is not extraction in the order of the entries, are
+//!   rules with names in the tests (`tests/it/rootfs/rules.rs`).
 //!
 //! The work is linear in the names of all layers, but for sorting.
 //!

@@ -1,6 +1,6 @@
 //! Stacks of layers whose entries are lines, and the tars of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::header::{TarHeader, pax};
 
@@ -128,7 +128,6 @@ pub fn tar_of_items(items: &[Item]) -> Vec<u8> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub kind: SeenKind,
-    /// `None` for directories that no entry names, where that can be known.
     pub attributes: Attributes,
     /// How many names it has; of a directory, two and the number of those in it.
     pub links: u32,
@@ -153,7 +152,7 @@ pub type Sight = BTreeMap<String, Seen>;
 
 /// The first difference between two sights of the same stack, in words.
 pub fn difference(ours: &Sight, theirs: &Sight) -> Option<String> {
-    let paths: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+    let paths: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
     let differs = |path: &&&String| ours.get(**path) != theirs.get(**path);
     let path = paths.iter().find(differs)?;
     let (ours, theirs) = (ours.get(*path), theirs.get(*path));

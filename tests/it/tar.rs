@@ -1,6 +1,10 @@
 //! The tar room against those who write tars: what GNU tar, bsdtar and the `tar` crate
 //! make of a tree must be read as that tree.
 
+mod archives;
+mod classes;
+mod differential;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes, Metadata};
 use std::io;

@@ -192,11 +192,11 @@ fn empty_and_missing(ours: &Sight, theirs: &Sight) -> Option<String> {
     found.next().map(|(path, _)| path.clone())
 }
 
-/// Layers, and what a tool is to show of them.
-type Stack = (Vec<Vec<Item>>, Sight);
+/// A stack, and what we make of it.
+type Plain = (Vec<Vec<Item>>, Sight);
 
-/// Stacks that depend on no rule and have no links to nothing, and what we make of them.
-fn plain_stacks(count: usize) -> Result<Vec<Stack>, Failure> {
+/// Stacks that depend on no rule and have no links to nothing.
+fn plain_stacks(count: usize) -> Result<Vec<Plain>, Failure> {
     let mut plain = Vec::new();
     for layers in stacks().map(|lines| items_of(&lines)) {
         let (theirs, rules) = naive(&layers, Whiteouts::Act);
