@@ -19,6 +19,7 @@
 //! Spec: image-spec image-layout.md.
 
 mod blobs;
+pub mod history;
 pub mod index;
 mod init;
 pub mod refs;

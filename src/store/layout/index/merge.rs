@@ -80,8 +80,22 @@ impl EntrySet {
     /// Whether each entry's name is one of `names`.
     #[must_use]
     pub fn are_all_named(&self, names: &BTreeSet<&str>) -> bool {
+        self.named(names).len() == self.len()
+    }
+
+    /// Whether all entries have a name, and the same.
+    #[must_use]
+    pub fn have_one_name(&self) -> bool {
+        let names = self.names();
+        names.len() == 1 && self.are_all_named(&names)
+    }
+
+    /// The entries that have one of `names`.
+    #[must_use]
+    pub fn named(&self, names: &BTreeSet<&str>) -> Self {
         let is_one = |entry: &EntryText| entry.name.as_deref().is_some_and(|n| names.contains(n));
-        self.0.values().all(is_one)
+        let named = self.0.iter().filter(|(_, entry)| is_one(entry));
+        Self(named.map(|(k, v)| (k.clone(), v.clone())).collect())
     }
 
     /// Adds the entries of `other`.

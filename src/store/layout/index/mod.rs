@@ -1,5 +1,5 @@
-//! Reading `index.json`: one look at it is a [`View`]. Changing it: [`Draft`] is the text
-//! that is changed, and `update` sees that nobody's change is lost.
+//! Reading `index.json`: one look at it is a [`View`]. Changing it: [`draft`] is the text
+//! that is changed, and [`update`] sees that nobody's change is lost.
 
 pub mod draft;
 pub mod merge;

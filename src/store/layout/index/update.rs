@@ -77,7 +77,7 @@ impl LayoutWriter {
         let after = if is_written {
             self.replace(&before, draft)?
         } else {
-            before.clone()
+            self.settled(before.clone())?
         };
         for blob in basis.blobs {
             self.relink(blob)?;
@@ -176,12 +176,21 @@ impl LayoutWriter {
             };
             log::info!("index.json was written by another program at the same time: merged");
             if draft.to_bytes() == **base.bytes() {
-                return Ok(base);
+                // Who wrote it had read ours. It need not be on the disk yet.
+                return self.settled(base);
             }
         }
         Err(Error::Contended {
             path: self.path.join(INDEX),
         })
+    }
+
+    /// Makes an index that somebody else wrote durable.
+    fn settled(&self, view: View) -> Result<View, Error> {
+        let file = self.disk.open(INDEX);
+        file.and_then(|file| self.settle(&*file, INDEX))
+            .map_err(|source| self.io("sync", INDEX, source))?;
+        Ok(view)
     }
 
     /// Reads the file that was just written, which says what `draft` does; what is there

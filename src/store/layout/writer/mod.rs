@@ -233,7 +233,7 @@ impl LayoutWriter {
     }
 
     /// Makes a file that somebody else wrote durable, content and name.
-    fn settle(&self, file: &dyn DiskFile, path: &str) -> io::Result<()> {
+    pub(super) fn settle(&self, file: &dyn DiskFile, path: &str) -> io::Result<()> {
         file.sync()?;
         self.disk.sync_directory(disk::parent(path))
     }
