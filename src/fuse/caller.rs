@@ -9,6 +9,10 @@
 use std::fs::File;
 use std::io::Read;
 
+use fuser::Request;
+
+use crate::vfs::Caller;
+
 /// The bits of `statx` that hang on the size: the size itself and the blocks.
 ///
 /// `statx(2)`, `STATX_SIZE` and `STATX_BLOCKS`.
@@ -16,6 +20,15 @@ const SIZE_MASK: u64 = 0x200 | 0x400;
 
 /// Which argument of `statx` is the mask, counted from 0.
 const MASK_ARGUMENT: usize = 3;
+
+/// Who asks.
+pub(super) fn of(request: &Request) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        pid: request.pid(),
+    }
+}
 
 /// Whether the thread `tid`, which waits for the answer, can do without a file's size.
 pub(super) fn needs_no_size(tid: u32) -> bool {

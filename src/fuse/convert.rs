@@ -2,9 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, Generation, INodeNo, ReplyStatfs, ReplyXattr};
+use fuser::{
+    Errno, FileAttr, FileType, Generation, INodeNo, RenameFlags, ReplyStatfs, ReplyXattr, TimeOrNow,
+};
 
 use crate::store::layout::Space;
+use crate::vfs::writable::{OpenMode, RenameMode, SetTime, XattrMode};
 use crate::vfs::{Attr, Device, Error, FileKind, Ino, NAME_MAX, Stretch, Time};
 
 /// The generation of all inode numbers: none is used twice for different things.
@@ -107,6 +110,88 @@ pub(super) fn xattr(value: &[u8], room: u32, reply: ReplyXattr) {
     }
 }
 
+/// How a file is opened, by the flags of `open(2)`.
+pub(super) fn open_mode(flags: i32) -> OpenMode {
+    let access = flags & libc::O_ACCMODE;
+    OpenMode {
+        read: access != libc::O_WRONLY,
+        write: access != libc::O_RDONLY,
+        append: flags & libc::O_APPEND != 0,
+        truncate: flags & libc::O_TRUNC != 0,
+        exclusive: flags & libc::O_EXCL != 0,
+    }
+}
+
+/// The permission bits of a mode.
+pub(super) fn mode(mode: u32) -> u16 {
+    u16::try_from(mode & 0o7777).unwrap_or(0)
+}
+
+/// The kind of file in a mode.
+pub(super) fn file_kind(mode: u32) -> Result<FileKind, Error> {
+    match mode & libc::S_IFMT {
+        0 | libc::S_IFREG => Ok(FileKind::Regular),
+        libc::S_IFCHR => Ok(FileKind::CharDevice),
+        libc::S_IFBLK => Ok(FileKind::BlockDevice),
+        libc::S_IFIFO => Ok(FileKind::Fifo),
+        libc::S_IFSOCK => Ok(FileKind::Socket),
+        _ => Err(Error::Invalid),
+    }
+}
+
+/// A device from its number: the reverse of what `stat` is told.
+pub(super) fn device(number: u32) -> Device {
+    Device {
+        major: (number >> 8) & 0xFFF,
+        minor: (number & 0xFF) | ((number >> 12) & 0xF_FF00),
+    }
+}
+
+/// How a rename treats what has the new name.
+pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode, Error> {
+    match flags {
+        flags if flags.is_empty() => Ok(RenameMode::Replace),
+        RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
+        RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
+        RenameFlags::RENAME_WHITEOUT => Ok(RenameMode::Whiteout),
+        _ => Err(Error::Invalid),
+    }
+}
+
+/// How an extended attribute is set.
+pub(super) fn xattr_mode(flags: i32) -> Result<XattrMode, Error> {
+    match flags {
+        0 => Ok(XattrMode::Set),
+        libc::XATTR_CREATE => Ok(XattrMode::Create),
+        libc::XATTR_REPLACE => Ok(XattrMode::Replace),
+        _ => Err(Error::Invalid),
+    }
+}
+
+/// A time to set.
+pub(super) fn set_time(time: TimeOrNow) -> SetTime {
+    let time = match time {
+        TimeOrNow::Now => return SetTime::Now,
+        TimeOrNow::SpecificTime(time) => time,
+    };
+    let signed = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+    SetTime::At(match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => Time {
+            seconds: signed(after.as_secs()),
+            nanoseconds: after.subsec_nanos(),
+        },
+        Err(before) => {
+            // Nanoseconds count upwards, also before the epoch.
+            let before = before.duration();
+            let part = before.subsec_nanos();
+            Time {
+                seconds: -signed(before.as_secs()) - i64::from(part > 0),
+                nanoseconds: (1_000_000_000 - part) % 1_000_000_000,
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +227,21 @@ mod tests {
         for (name, (major, minor), expected) in rows {
             let number = device_number(Device { major, minor });
             assert_eq!(number, expected, "{name}: {number:#x}");
+            if major <= 0xFFF {
+                assert_eq!(device(number), Device { major, minor }, "{name}: back");
+            }
+        }
+    }
+
+    #[test]
+    fn times_come_back_as_they_went() {
+        for (seconds, nanoseconds) in [(0, 0), (-1, 250_000_000), (-2, 0), (7, 1), (-1, 999)] {
+            let time = Time {
+                seconds,
+                nanoseconds,
+            };
+            let back = set_time(TimeOrNow::SpecificTime(system_time(time)));
+            assert_eq!(back, SetTime::At(time));
         }
     }
 }

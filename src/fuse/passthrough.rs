@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fuser::{BackingId, ReplyOpen};
+use fuser::BackingId;
 use parking_lot::Mutex;
 
 use crate::vfs::Ino;
@@ -78,11 +78,17 @@ impl Passthrough {
         self.offered.store(offered, Ordering::Relaxed);
     }
 
-    /// Counts one more open of `ino`, whose bytes are those of `file`, if of any.
-    pub(super) fn open(&self, ino: Ino, file: Option<&File>, reply: &ReplyOpen) -> Mode {
+    /// Counts one more open of `ino`, whose bytes are those of `file`, if of any;
+    /// `open_backing` gives that file to the kernel.
+    pub(super) fn open(
+        &self,
+        ino: Ino,
+        file: Option<&File>,
+        open_backing: impl FnOnce(&File) -> io::Result<BackingId>,
+    ) -> Mode {
         let mut open = self.open.lock();
         let inode = open.entry(ino).or_insert_with(|| OpenInode {
-            mode: self.mode(file, reply),
+            mode: self.mode(file, open_backing),
             backing: file.and_then(|file| Backing::of(file).ok()),
             opens: 0,
         });
@@ -110,11 +116,15 @@ impl Passthrough {
         }
     }
 
-    fn mode(&self, file: Option<&File>, reply: &ReplyOpen) -> Mode {
+    fn mode(
+        &self,
+        file: Option<&File>,
+        open_backing: impl FnOnce(&File) -> io::Result<BackingId>,
+    ) -> Mode {
         let Some(file) = file.filter(|_| self.offered.load(Ordering::Relaxed)) else {
             return Mode::Cached;
         };
-        match reply.open_backing(file) {
+        match open_backing(file) {
             Ok(backing) => Mode::Passthrough(Arc::new(backing)),
             Err(error) => {
                 // Without the privilege it will not work for any other file either.

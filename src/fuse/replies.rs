@@ -1,17 +1,22 @@
 //! Answers that take more than a line: each asks the file system and replies.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    Errno, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEntry, ReplyOpen,
+    BackingId, Errno, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyCreate, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
 };
 
 use super::convert::{GENERATION, errno, file_attr, file_type};
 use super::passthrough::{Mode, Passthrough};
-use crate::vfs::{Attr, Caching, Child, Error, Handle, Ino, Listing, Patience, Vfs};
+use crate::vfs::{
+    Attr, Caching, Child, CreatedEntry, Entry, Error, Handle, Ino, Listing, OpenFile, Patience, Vfs,
+};
 
 /// The names that are in every directory, before its children: they have the offsets 0
 /// and 1, so that those which follow them are 1 and 2.
@@ -28,18 +33,6 @@ pub(super) fn refuse(request: &str, ino: Ino, error: &Error) -> Errno {
     errno(error)
 }
 
-pub(super) fn lookup(vfs: &Vfs, parent: Ino, name: &[u8], reply: ReplyEntry) {
-    match vfs.lookup(parent, name) {
-        Ok(entry) => reply.entry_with_ttls(
-            &entry.attr.lifetime.duration(),
-            &entry.name_lifetime.duration(),
-            &file_attr(entry.ino, &entry.attr),
-            GENERATION,
-        ),
-        Err(error) => reply.error(refuse("lookup", parent, &error)),
-    }
-}
-
 pub(super) fn attr(ino: Ino, attr: Result<Attr, Error>, reply: ReplyAttr) {
     match attr {
         Ok(attr) => reply.attr(&attr.lifetime.duration(), &file_attr(ino, &attr)),
@@ -47,29 +40,106 @@ pub(super) fn attr(ino: Ino, attr: Result<Attr, Error>, reply: ReplyAttr) {
     }
 }
 
-pub(super) fn open(vfs: &Vfs, passthrough: &Passthrough, ino: Ino, reply: ReplyOpen) {
-    let (handle, file) = match vfs.open(ino) {
+pub(super) fn entry(request: &str, ino: Ino, entry: Result<Entry, Error>, reply: ReplyEntry) {
+    match entry {
+        Ok(entry) => reply.entry_with_ttls(
+            &entry.attr.lifetime.duration(),
+            &entry.name_lifetime.duration(),
+            &file_attr(entry.ino, &entry.attr),
+            GENERATION,
+        ),
+        Err(error) => reply.error(refuse(request, ino, &error)),
+    }
+}
+
+pub(super) fn empty(request: &str, ino: Ino, done: Result<(), Error>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(refuse(request, ino, &error)),
+    }
+}
+
+/// How an open file is given to the kernel.
+enum Opened {
+    Plain(FopenFlags),
+    Passthrough(FopenFlags, Arc<BackingId>),
+    Refused,
+}
+
+/// Counts one more open of `ino`, and says how the kernel may go about `file`.
+fn opened(
+    passthrough: &Passthrough,
+    ino: Ino,
+    file: &dyn OpenFile,
+    open_backing: impl FnOnce(&File) -> io::Result<BackingId>,
+) -> Opened {
+    // Where nothing is written, there is nothing to flush when a descriptor is closed.
+    let flags = match file.is_written() {
+        true => FopenFlags::empty(),
+        false => FopenFlags::FOPEN_NOFLUSH,
+    };
+    match file.caching() {
+        Caching::Direct => Opened::Plain(flags | FopenFlags::FOPEN_DIRECT_IO),
+        Caching::Keep => match passthrough.open(ino, file.backing(), open_backing) {
+            Mode::Passthrough(backing) => Opened::Passthrough(flags, backing),
+            Mode::Cached => Opened::Plain(flags | FopenFlags::FOPEN_KEEP_CACHE),
+            Mode::Refused => Opened::Refused,
+        },
+    }
+}
+
+pub(super) fn open(
+    vfs: &Vfs,
+    passthrough: &Passthrough,
+    ino: Ino,
+    result: Result<(Handle, Arc<dyn OpenFile>), Error>,
+    reply: ReplyOpen,
+) {
+    let (handle, file) = match result {
         Ok(opened) => opened,
         Err(error) => return reply.error(refuse("open", ino, &error)),
     };
-    // Nothing is written, so there is nothing to flush when a descriptor is closed.
-    let flags = FopenFlags::FOPEN_NOFLUSH;
-    match file.caching() {
-        Caching::Direct => {
-            reply.opened(FileHandle(handle.0), flags | FopenFlags::FOPEN_DIRECT_IO);
+    let fh = FileHandle(handle.0);
+    match opened(passthrough, ino, &*file, |file| reply.open_backing(file)) {
+        Opened::Plain(flags) => reply.opened(fh, flags),
+        Opened::Passthrough(flags, backing) => reply.opened_passthrough(fh, flags, &backing),
+        Opened::Refused => {
+            vfs.release(handle);
+            reply.error(refuse("open", ino, &Error::held_elsewhere()));
         }
-        Caching::Keep => match passthrough.open(ino, file.backing(), &reply) {
-            Mode::Passthrough(backing) => {
-                reply.opened_passthrough(FileHandle(handle.0), flags, &backing);
-            }
-            Mode::Cached => {
-                reply.opened(FileHandle(handle.0), flags | FopenFlags::FOPEN_KEEP_CACHE);
-            }
-            Mode::Refused => {
-                vfs.release(handle);
-                reply.error(refuse("open", ino, &Error::held_elsewhere()));
-            }
-        },
+    }
+}
+
+pub(super) fn create(
+    vfs: &Vfs,
+    passthrough: &Passthrough,
+    parent: Ino,
+    result: Result<CreatedEntry, Error>,
+    reply: ReplyCreate,
+) {
+    let CreatedEntry {
+        entry,
+        handle,
+        file,
+    } = match result {
+        Ok(created) => created,
+        Err(error) => return reply.error(refuse("create", parent, &error)),
+    };
+    let lifetime = entry.attr.lifetime.duration();
+    let lifetime = lifetime.min(entry.name_lifetime.duration());
+    let (attr, fh) = (file_attr(entry.ino, &entry.attr), FileHandle(handle.0));
+    match opened(passthrough, entry.ino, &*file, |file| {
+        reply.open_backing(file)
+    }) {
+        Opened::Plain(flags) => reply.created(&lifetime, &attr, GENERATION, fh, flags),
+        Opened::Passthrough(flags, backing) => {
+            reply.created_passthrough(&lifetime, &attr, GENERATION, fh, flags, &backing);
+        }
+        Opened::Refused => {
+            vfs.release(handle);
+            vfs.forget(entry.ino, 1);
+            reply.error(refuse("create", parent, &Error::held_elsewhere()));
+        }
     }
 }
 

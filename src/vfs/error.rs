@@ -40,6 +40,21 @@ pub enum Error {
     /// This place is not writable.
     #[error("read-only file system")]
     ReadOnly,
+    /// It needs leave that the mount was not given, or is not done here.
+    #[error("operation not permitted")]
+    NotPermitted,
+    /// Something has the name already.
+    #[error("file exists")]
+    Exists,
+    /// Somebody else is at work on it.
+    #[error("busy")]
+    Busy,
+    /// The directory is not empty.
+    #[error("directory not empty")]
+    NotEmpty,
+    /// It cannot be moved there, only copied.
+    #[error("cannot be moved between these places")]
+    CrossDevice,
     /// There is no data at or after this offset.
     #[error("no data there")]
     NoData,
@@ -64,6 +79,9 @@ pub enum Error {
     /// The wait was ended because the mount is being taken down.
     #[error("the mount is being taken down")]
     ShutDown,
+    /// What the file system below a session answered to what a program asked of it.
+    #[error("{}", std::io::Error::from_raw_os_error(*.0))]
+    System(i32),
     /// The system refused or the disk failed.
     #[error("{text}")]
     Io {
@@ -105,6 +123,11 @@ impl Error {
             Self::Invalid => libc::EINVAL,
             Self::Denied => libc::EACCES,
             Self::ReadOnly => libc::EROFS,
+            Self::NotPermitted => libc::EPERM,
+            Self::Exists => libc::EEXIST,
+            Self::Busy => libc::EBUSY,
+            Self::NotEmpty => libc::ENOTEMPTY,
+            Self::CrossDevice => libc::EXDEV,
             Self::NoData => libc::ENXIO,
             Self::NoAttribute | Self::BlobMissing(_) => libc::ENODATA,
             Self::Damaged(_) => libc::EBADMSG,
@@ -113,6 +136,8 @@ impl Error {
             Self::Limit(_) => libc::EFBIG,
             Self::ShutDown => libc::EIO,
             // The kernel would take ENOSYS for never to be asked again.
+            Self::System(libc::ENOSYS) => libc::EIO,
+            Self::System(errno) => *errno,
             Self::Io { errno, .. } => errno
                 .filter(|errno| *errno != libc::ENOSYS)
                 .unwrap_or(libc::EIO),
@@ -124,7 +149,7 @@ impl Error {
     #[deny(clippy::wildcard_enum_match_arm)]
     pub fn level(&self) -> Level {
         match self {
-            Self::NotFound | Self::NoAttribute | Self::NoData => Level::Trace,
+            Self::NotFound | Self::NoAttribute | Self::NoData | Self::System(_) => Level::Trace,
             Self::NameTooLong
             | Self::Stale
             | Self::NotDirectory
@@ -132,6 +157,11 @@ impl Error {
             | Self::Invalid
             | Self::Denied
             | Self::ReadOnly
+            | Self::NotPermitted
+            | Self::Exists
+            | Self::Busy
+            | Self::NotEmpty
+            | Self::CrossDevice
             | Self::ShutDown => Level::Debug,
             Self::BlobMissing(_) | Self::Unsupported(_) => Level::Warn,
             Self::Damaged(_) | Self::Malformed(_) | Self::Limit(_) | Self::Io { .. } => {
@@ -162,8 +192,14 @@ impl Error {
             | Self::Invalid
             | Self::Denied
             | Self::ReadOnly
+            | Self::NotPermitted
+            | Self::Exists
+            | Self::Busy
+            | Self::NotEmpty
+            | Self::CrossDevice
             | Self::NoData
             | Self::NoAttribute
+            | Self::System(_)
             | Self::ShutDown => None,
         }
     }
@@ -355,6 +391,13 @@ mod tests {
             Error::Invalid => (libc::EINVAL, Level::Debug),
             Error::Denied => (libc::EACCES, Level::Debug),
             Error::ReadOnly => (libc::EROFS, Level::Debug),
+            Error::NotPermitted => (libc::EPERM, Level::Debug),
+            Error::Exists => (libc::EEXIST, Level::Debug),
+            Error::Busy => (libc::EBUSY, Level::Debug),
+            Error::NotEmpty => (libc::ENOTEMPTY, Level::Debug),
+            Error::CrossDevice => (libc::EXDEV, Level::Debug),
+            Error::System(libc::ENOSYS) => (libc::EIO, Level::Trace),
+            Error::System(errno) => (*errno, Level::Trace),
             Error::NoData => (libc::ENXIO, Level::Trace),
             Error::NoAttribute => (libc::ENODATA, Level::Trace),
             Error::BlobMissing(_) => (libc::ENODATA, Level::Warn),
@@ -394,6 +437,13 @@ mod tests {
             Error::Invalid,
             Error::Denied,
             Error::ReadOnly,
+            Error::NotPermitted,
+            Error::Exists,
+            Error::Busy,
+            Error::NotEmpty,
+            Error::CrossDevice,
+            Error::System(libc::ELOOP),
+            Error::System(libc::ENOSYS),
             Error::NoData,
             Error::NoAttribute,
             Error::BlobMissing(fault()),

@@ -37,9 +37,8 @@ impl<T: ?Sized> HandleTable<T> {
         self.open.read().get(&handle).cloned()
     }
 
-    pub(super) fn remove(&self, handle: Handle) {
-        let removed = self.open.write().remove(&handle);
-        // Closing may end in system calls; the lock is free by now.
-        drop(removed);
+    /// What was open, so that what closing it takes is done without the lock.
+    pub(super) fn remove(&self, handle: Handle) -> Option<Arc<T>> {
+        self.open.write().remove(&handle)
     }
 }

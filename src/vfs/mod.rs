@@ -26,6 +26,8 @@ mod listing;
 pub mod node;
 mod resolve;
 pub mod views;
+pub mod writable;
+mod writing;
 
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ pub use key::{NodeKey, TreeKey};
 use listing::OpenDirectory;
 pub use listing::{Child, Listing};
 pub use node::{Caching, Name, Node, OpenFile, Patience, Stretch};
+pub use writable::{Caller, Room, Writable};
+pub use writing::CreatedEntry;
 
 use crate::store::Layout;
 use crate::store::layout::Space;
@@ -176,9 +180,11 @@ impl Vfs {
             .read(buf, offset)
     }
 
-    /// Closes an open file.
+    /// Closes an open file: its last descriptor is gone.
     pub fn release(&self, handle: Handle) {
-        self.files.remove(handle);
+        if let Some(file) = self.files.remove(handle) {
+            file.release();
+        }
     }
 
     /// Opens a directory; says how the kernel may cache its names.
@@ -217,7 +223,7 @@ impl Vfs {
 
     /// Closes an open directory.
     pub fn release_dir(&self, handle: Handle) {
-        self.directories.remove(handle);
+        drop(self.directories.remove(handle));
     }
 
     /// The names of the extended attributes of a node. One that the kernel cannot take

@@ -8,6 +8,7 @@ use super::attr::{Attr, FileKind};
 use super::error::Error;
 pub use super::key::{NodeKey, TreeKey};
 pub use super::listing::{Child, Listing};
+use super::writable::{Caller, Room};
 
 /// A name of one directory level, as the kernel sends and gets it: bytes, never empty,
 /// at most 255, without `/` and NUL.
@@ -32,6 +33,11 @@ pub trait Node: Debug + Send + Sync {
 
     /// The kind of node.
     fn kind(&self) -> FileKind;
+
+    /// Where it is, for requests that change something.
+    fn room(&self) -> Room<'_> {
+        Room::Content
+    }
 
     /// What `stat` shows.
     ///
@@ -131,7 +137,7 @@ pub trait Node: Debug + Send + Sync {
     }
 }
 
-/// A regular file that was opened for reading.
+/// A regular file that was opened. The defaults are those of one that is only read.
 pub trait OpenFile: Debug + Send + Sync {
     /// Reads from `offset`; fewer bytes than asked only at the end.
     ///
@@ -153,6 +159,55 @@ pub trait OpenFile: Debug + Send + Sync {
             Stretch::Data => Ok(offset),
             Stretch::Hole => Ok(self.size()),
         }
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// What hinders it.
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        let _ = (bytes, offset);
+        Err(Error::ReadOnly)
+    }
+
+    /// Whether it was opened to be written, so that closing it says something.
+    fn is_written(&self) -> bool {
+        false
+    }
+
+    /// A descriptor of it was closed: any of those that share this open file, the last or
+    /// not. What this answers, `close` answers.
+    ///
+    /// # Errors
+    /// The verdict on what was written.
+    fn flush(&self, caller: &Caller) -> Result<(), Error> {
+        let _ = caller;
+        Ok(())
+    }
+
+    /// The last descriptor of it is closed, and nobody can be told anything any more.
+    fn release(&self) {}
+
+    /// Whether `flush` may take long at this moment.
+    fn flush_is_slow(&self) -> bool {
+        false
+    }
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// What hinders it.
+    fn sync(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Allocates or frees room in it, as `fallocate(2)` says with these flags.
+    ///
+    /// # Errors
+    /// What hinders it; by default that it is not done.
+    fn allocate(&self, offset: u64, len: u64, flags: i32) -> Result<(), Error> {
+        let _ = (offset, len, flags);
+        Err(Error::System(libc::EOPNOTSUPP))
     }
 
     /// How the kernel may cache what is read.

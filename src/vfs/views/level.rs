@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::directory::{Directory, Link};
+use super::directory::Link;
 use super::faults::{claim, subject};
 use super::place::Place;
 use super::refs::{Here, Level, Target};
@@ -17,6 +17,7 @@ use crate::oci::index::Entry;
 use crate::vfs::attr::{Attr, FileKind, Lifetime};
 use crate::vfs::error::Error;
 use crate::vfs::node::{Caching, Child, InMemory, Name, Node, NodeKey, OpenFile};
+use crate::vfs::writable::{RefLevel, Room};
 
 /// One directory level of ref names.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ impl LevelDir {
         };
         if self.path.is_empty() {
             own.push(control::directory(&self.views));
-            own.push(drop_box(&self.views));
+            own.push(self.views.drop_box());
         }
         own
     }
@@ -132,12 +133,6 @@ impl LevelDir {
     }
 }
 
-/// The drop box, which takes nothing yet: its place in the tree is kept.
-fn drop_box(views: &Arc<Views>) -> Child {
-    let place = Place::default().below(b"incoming");
-    Directory::new(views, place, "", |_, _| Ok(Vec::new())).into_child(b"incoming")
-}
-
 impl Node for LevelDir {
     fn key(&self) -> NodeKey {
         self.place().key(
@@ -165,6 +160,13 @@ impl Node for LevelDir {
             _ => None,
         };
         Ok(self.views.image_attr(created))
+    }
+
+    fn room(&self) -> Room<'_> {
+        Room::Refs(RefLevel {
+            path: &self.path,
+            is_image: matches!(self.here.as_deref(), Some(Here::Image { .. })),
+        })
     }
 
     fn name_lifetime(&self) -> Lifetime {

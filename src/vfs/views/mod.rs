@@ -36,21 +36,23 @@ use std::fs::Metadata;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 
+use self::directory::Directory;
 use self::documents::Documents;
 use self::faults::Faults;
 use self::files::FilesCache;
 use self::level::LevelDir;
 use self::opened::HeldLayers;
+use self::place::Place;
 use self::reachable::Reachable;
 use self::refs::Snapshot;
 use super::attr::{Attr, Device, FileKind, Lifetime, Time};
-use super::node::{Node, NodeKey, Patience};
+use super::node::{Child, Node, NodeKey, Patience};
 use super::{Error, Moved};
 use crate::layer::Layers;
 use crate::oci::{Descriptor, Digest, Platform};
@@ -106,10 +108,16 @@ pub struct Views {
     defaults: Mutex<LruCache<String, Option<Descriptor>>>,
     sizes: Mutex<HashMap<Digest, u64>>,
     warned: Mutex<HashSet<Digest>>,
+    /// What stands in the root as the drop box; an empty directory where nothing is
+    /// accepted.
+    drop_box: OnceLock<Arc<dyn Node>>,
     options: ViewsOptions,
     owner: (u32, u32),
     since: SystemTime,
 }
+
+/// The name of the drop box in the root.
+pub const DROP_BOX: &[u8] = b"incoming";
 
 impl Views {
     /// The tree of `layout`, as its index was seen in `view`.
@@ -139,6 +147,7 @@ impl Views {
             defaults: Mutex::new(LruCache::new(DEFAULTS)),
             sizes: Mutex::default(),
             warned: Mutex::default(),
+            drop_box: OnceLock::new(),
             options,
             owner,
             since: SystemTime::now(),
@@ -151,10 +160,28 @@ impl Views {
         Arc::new(LevelDir::root(self))
     }
 
+    /// Puts a drop box in the root. Only the first one counts.
+    pub fn place_drop_box(&self, node: Arc<dyn Node>) {
+        let (Ok(()) | Err(_)) = self.drop_box.set(node);
+    }
+
+    fn drop_box(self: &Arc<Self>) -> Child {
+        match self.drop_box.get() {
+            Some(node) => Child {
+                name: DROP_BOX.to_vec(),
+                node: node.clone(),
+            },
+            None => {
+                let place = Place::default().below(DROP_BOX);
+                Directory::new(self, place, "", |_, _| Ok(Vec::new())).into_child(DROP_BOX)
+            }
+        }
+    }
+
     /// The key of the root, by which [`Moved`] names it.
     #[must_use]
     pub fn root_key() -> NodeKey {
-        place::Place::default().key("")
+        Place::default().key("")
     }
 
     /// Shows another view of the index from now on; says which names moved by that.

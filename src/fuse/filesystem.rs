@@ -1,0 +1,548 @@
+//! The requests of the kernel, one method each: translated, asked of the [`Vfs`], answered.
+//!
+//! Requests that may take long are answered from other threads: what waits for a first
+//! pass, and what commits. Those that change names hold the kernel's locks of directories
+//! meanwhile, which nothing here can help.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
+};
+
+use super::replies::refuse;
+use super::{FuseAdapter, Permissions, caller, convert, guard, replies};
+use crate::vfs::writable::{AttrChange, NewNode, Removal};
+use crate::vfs::{Error, Handle, Ino, Patience, Vfs};
+
+/// The largest write that is taken in one request, in bytes. `fuser` keeps a buffer of
+/// this size for each thread; the kernel sends no more than this at once anyway.
+const MAX_WRITE: u32 = 1 << 20;
+
+/// How many read-ahead requests the kernel may have under way.
+const MAX_BACKGROUND: u16 = 64;
+
+/// What the kernel is asked for where it can: names with their attributes in one request,
+/// always, as what is asked for them next is cheap here and a request is not; that a file is
+/// opened to be emptied, since that begins a new drop; the others each save requests that
+/// would always be answered alike.
+const WANTED: [InitFlags; 7] = [
+    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_MAX_PAGES,
+];
+
+thread_local! {
+    /// The bytes of the read that a thread is answering.
+    static READ_BUF: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Filesystem for FuseAdapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for flag in WANTED {
+            if config.add_capabilities(flag).is_err() {
+                log::debug!("the kernel has no {flag:?}");
+            }
+        }
+        // With this flag the kernel obeys access control lists, and therefore modes. That
+        // lists can be read as attributes does not hang on it.
+        if self.permissions == Permissions::OfTheFiles
+            && config.add_capabilities(InitFlags::FUSE_POSIX_ACL).is_err()
+        {
+            log::warn!("the kernel has no access control lists for FUSE: modes alone count");
+        }
+        let offered = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok();
+        // 1 lets the layout be on a plain file system and overlayfs sit on the mount.
+        self.passthrough
+            .offer(offered && config.set_max_stack_depth(1).is_ok());
+        // Where the kernel offers less, what it offers is taken.
+        let (Ok(_) | Err(_)) = config.set_max_write(MAX_WRITE);
+        if let Err(most) = config.set_max_readahead(MAX_WRITE) {
+            let (Ok(_) | Err(_)) = config.set_max_readahead(most);
+        }
+        let (Ok(_) | Err(_)) = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (parent, name) = (Ino(parent.0), name.as_bytes());
+        if self.holds(|vfs| vfs.would_wait_inside(parent)) {
+            let name = name.to_vec();
+            return self.wait(parent, move |vfs, _| {
+                replies::entry("lookup", parent, vfs.lookup(parent, &name), reply);
+            });
+        }
+        guard(|| replies::entry("lookup", parent, self.vfs.lookup(parent, name), reply));
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.vfs.forget(Ino(ino.0), nlookup);
+    }
+
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let ino = Ino(ino.0);
+        // Who wants no size need not wait for it.
+        if self.holds(|vfs| vfs.would_wait(ino)) && caller::needs_no_size(req.pid()) {
+            return guard(|| replies::attr(ino, self.vfs.attr(ino, Patience::Never), reply));
+        }
+        self.answer(ino, move |vfs, _| {
+            replies::attr(ino, vfs.attr(ino, Patience::Wait), reply);
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let ino = Ino(ino.0);
+        guard(|| match self.vfs.read_link(ino) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(refuse("readlink", ino, &error)),
+        });
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (ino, caller, how) = (Ino(ino.0), caller::of(req), convert::open_mode(flags.0));
+        self.answer(ino, move |vfs, passthrough| {
+            let opened = vfs.open_as(&caller, ino, how);
+            replies::open(vfs, passthrough, ino, opened, reply);
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        guard(|| {
+            let (at, how) = ((Ino(parent.0), name.as_bytes()), convert::open_mode(flags));
+            let created = self
+                .vfs
+                .create(&caller::of(req), at, convert::mode(mode), how);
+            replies::create(&self.vfs, &self.passthrough, at.0, created, reply);
+        });
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        guard(|| {
+            let new = convert::file_kind(mode)
+                .map(|kind| NewNode::Special(kind, convert::mode(mode), convert::device(rdev)));
+            let at = (Ino(parent.0), name.as_bytes());
+            let made = new.and_then(|new| self.vfs.make(&caller::of(req), at, new));
+            replies::entry("mknod", at.0, made, reply);
+        });
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        guard(|| {
+            let at = (Ino(parent.0), name.as_bytes());
+            let new = NewNode::Directory(convert::mode(mode));
+            let made = self.vfs.make(&caller::of(req), at, new);
+            replies::entry("mkdir", at.0, made, reply);
+        });
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let (caller, parent, name) = (caller::of(req), Ino(parent.0), name.as_bytes().to_vec());
+        let target = target.as_os_str().as_bytes().to_vec();
+        // At a level of ref names this commits.
+        self.wait(parent, move |vfs, _| {
+            let made = vfs.make(&caller, (parent, &name), NewNode::Symlink(&target));
+            replies::entry("symlink", parent, made, reply);
+        });
+    }
+
+    fn link(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        guard(|| {
+            let at = (Ino(newparent.0), newname.as_bytes());
+            let linked = self.vfs.link(&caller::of(req), Ino(ino.0), at);
+            replies::entry("link", at.0, linked, reply);
+        });
+    }
+
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guard(|| {
+            let at = (Ino(parent.0), name.as_bytes());
+            let removed = self.vfs.remove(&caller::of(req), at, Removal::File);
+            replies::empty("unlink", at.0, removed, reply);
+        });
+    }
+
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (caller, parent, name) = (caller::of(req), Ino(parent.0), name.as_bytes().to_vec());
+        // At a level of ref names this commits.
+        self.wait(parent, move |vfs, _| {
+            let removed = vfs.remove(&caller, (parent, &name), Removal::Directory);
+            replies::empty("rmdir", parent, removed, reply);
+        });
+    }
+
+    fn rename(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (caller, how) = (caller::of(req), convert::rename_mode(flags));
+        let (parent, new_parent) = (Ino(parent.0), Ino(newparent.0));
+        let (name, new_name) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
+        // At a level of ref names this commits.
+        self.wait(new_parent, move |vfs, _| {
+            let (from, to) = ((parent, &name[..]), (new_parent, &new_name[..]));
+            let renamed = how.and_then(|how| vfs.rename(&caller, from, to, how));
+            replies::empty("rename", parent, renamed, reply);
+        });
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        guard(|| {
+            let change = AttrChange {
+                mode: mode.map(convert::mode),
+                uid,
+                gid,
+                size,
+                atime: atime.map(convert::set_time),
+                mtime: mtime.map(convert::set_time),
+            };
+            let (ino, handle) = (Ino(ino.0), fh.map(|fh| Handle(fh.0)));
+            let attr = self.vfs.set_attr(&caller::of(req), ino, &change, handle);
+            replies::attr(ino, attr, reply);
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        guard(|| {
+            let written = self.vfs.write(Handle(fh.0), data, offset);
+            let len = u32::try_from(data.len()).map_err(|_| Error::Invalid);
+            match written.and(len) {
+                Ok(len) => reply.written(len),
+                Err(error) => reply.error(refuse("write", Ino(ino.0), &error)),
+            }
+        });
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        guard(|| {
+            let allocated = self.vfs.allocate(Handle(fh.0), offset, length, mode);
+            replies::empty("fallocate", Ino(ino.0), allocated, reply);
+        });
+    }
+
+    fn setxattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (caller, how, ino) = (caller::of(req), convert::xattr_mode(flags), Ino(ino.0));
+        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
+        // On a ref this commits.
+        self.wait(ino, move |vfs, _| {
+            let set = how.and_then(|how| vfs.set_xattr(&caller, ino, &name, &value, how));
+            replies::empty("setxattr", ino, set, reply);
+        });
+    }
+
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (caller, ino, name) = (caller::of(req), Ino(ino.0), name.as_bytes().to_vec());
+        // On a ref this commits.
+        self.wait(ino, move |vfs, _| {
+            let removed = vfs.remove_xattr(&caller, ino, &name);
+            replies::empty("removexattr", ino, removed, reply);
+        });
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        guard(|| {
+            READ_BUF.with_borrow_mut(|buf| {
+                buf.resize(usize::try_from(size).unwrap_or(0), 0);
+                match self.vfs.read(Handle(fh.0), buf, offset) {
+                    Ok(len) => reply.data(&buf[..len]),
+                    Err(error) => reply.error(refuse("read", Ino(ino.0), &error)),
+                }
+            });
+        });
+    }
+
+    fn flush(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let (caller, ino, handle) = (caller::of(req), Ino(ino.0), Handle(fh.0));
+        if self.holds(|vfs| vfs.flush_is_slow(handle)) {
+            return self.wait(ino, move |vfs, _| {
+                replies::empty("flush", ino, vfs.flush(&caller, handle), reply);
+            });
+        }
+        guard(|| replies::empty("flush", ino, self.vfs.flush(&caller, handle), reply));
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        if self.holds(|vfs| vfs.flush_is_slow(handle)) {
+            return self.wait(ino, move |vfs, passthrough| {
+                vfs.release(handle);
+                passthrough.release(ino);
+                reply.ok();
+            });
+        }
+        guard(|| {
+            self.vfs.release(handle);
+            self.passthrough.release(ino);
+            reply.ok();
+        });
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        self.wait(ino, move |vfs, _| {
+            replies::empty("fsync", ino, vfs.sync(handle), reply);
+        });
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let ino = Ino(ino.0);
+        if self.holds(|vfs| vfs.would_wait_inside(ino)) {
+            return self.wait(ino, move |vfs, _| replies::open_dir(vfs, ino, reply));
+        }
+        guard(|| replies::open_dir(&self.vfs, ino, reply));
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        guard(|| replies::read_dir(&self.vfs, ino, handle, offset, reply));
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        guard(|| replies::read_dir_plus(&self.vfs, ino, handle, offset, reply));
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.vfs.release_dir(Handle(fh.0));
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let ino = Ino(ino.0);
+        self.wait(ino, move |vfs, _| {
+            replies::empty("fsyncdir", ino, vfs.sync_dir(ino), reply);
+        });
+    }
+
+    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        guard(|| match self.vfs.space() {
+            Ok(space) => convert::statfs(&space, reply),
+            Err(error) => reply.error(refuse("statfs", Ino(ino.0), &error)),
+        });
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let ino = Ino(ino.0);
+        guard(|| match self.vfs.xattr(ino, name.as_bytes()) {
+            Ok(value) => convert::xattr(&value, size, reply),
+            Err(error) => reply.error(refuse("getxattr", ino, &error)),
+        });
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let ino = Ino(ino.0);
+        guard(|| match self.vfs.xattr_names(ino) {
+            Ok(names) => {
+                let list: Vec<u8> = names
+                    .iter()
+                    .flat_map(|name| name.iter().copied().chain([0]))
+                    .collect();
+                convert::xattr(&list, size, reply);
+            }
+            Err(error) => reply.error(refuse("listxattr", ino, &error)),
+        });
+    }
+
+    fn access(&self, _req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        // Asked only where the kernel does not check by mode itself.
+        let ino = Ino(ino.0);
+        guard(|| {
+            let is_writable = |vfs: &Vfs| vfs.is_writable(ino).unwrap_or(false);
+            let allowed = if mask.contains(AccessFlags::W_OK) && !is_writable(&self.vfs) {
+                Err(Error::ReadOnly)
+            } else if mask.contains(AccessFlags::X_OK) {
+                self.vfs.check_run(ino)
+            } else {
+                Ok(())
+            };
+            match allowed {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(refuse("access", ino, &error)),
+            }
+        });
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        guard(|| {
+            let found = convert::seek(offset, whence)
+                .and_then(|(offset, wanted)| self.vfs.seek(Handle(fh.0), offset, wanted))
+                .and_then(|offset| i64::try_from(offset).map_err(|_| Error::Invalid));
+            match found {
+                Ok(offset) => reply.offset(offset),
+                Err(error) => reply.error(refuse("lseek", Ino(ino.0), &error)),
+            }
+        });
+    }
+}

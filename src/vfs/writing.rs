@@ -1,0 +1,273 @@
+//! Requests that change something, each to who decides about its place.
+//!
+//! | place | who decides |
+//! |---|---|
+//! | in an image | nobody: it is never changed |
+//! | a level of ref names | a commit to the index |
+//! | the drop box | its nodes ([`Writable`]) |
+//!
+//! A rename has two places: from the drop box to a level of ref names it publishes.
+
+use std::sync::Arc;
+
+use super::attr::Attr;
+use super::error::Error;
+use super::node::{Node, OpenFile};
+use super::writable::{
+    AttrChange, Caller, Created, NewNode, OpenMode, Removal, RenameMode, Room, Writable, XattrMode,
+};
+use super::{Entry, Handle, Ino, NAME_MAX, Vfs};
+
+/// A file that was created, as the kernel learns of it.
+#[derive(Debug)]
+pub struct CreatedEntry {
+    /// The name, on which one reference was taken.
+    pub entry: Entry,
+    /// The open file.
+    pub handle: Handle,
+    /// The same.
+    pub file: Arc<dyn OpenFile>,
+}
+
+impl Vfs {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// As [`Vfs::open`]; [`Error::ReadOnly`] for writing where nothing is written.
+    pub fn open_as(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        how: OpenMode,
+    ) -> Result<(Handle, Arc<dyn OpenFile>), Error> {
+        let node = self.node(ino)?;
+        let file = match node.room() {
+            Room::DropBox(node) => node.open_as(caller, how)?,
+            Room::Content | Room::Refs(_) if how.write || how.truncate => {
+                return Err(Error::ReadOnly);
+            }
+            Room::Content | Room::Refs(_) => node.open()?,
+        };
+        Ok((self.files.insert(file.clone()), file))
+    }
+
+    /// Makes a regular file and opens it.
+    ///
+    /// # Errors
+    /// What the place says.
+    pub fn create(
+        &self,
+        caller: &Caller,
+        (parent, name): (Ino, &[u8]),
+        mode: u16,
+        how: OpenMode,
+    ) -> Result<CreatedEntry, Error> {
+        let parent = self.node(parent)?;
+        let created = writable(&*parent, name)?.create(caller, name, mode, how)?;
+        let Created { node, file } = created;
+        let entry = self.entry(&node)?;
+        let handle = self.files.insert(file.clone());
+        Ok(CreatedEntry {
+            entry,
+            handle,
+            file,
+        })
+    }
+
+    /// Makes something that is no open file.
+    ///
+    /// # Errors
+    /// What the place says.
+    pub fn make(
+        &self,
+        caller: &Caller,
+        (parent, name): (Ino, &[u8]),
+        new: NewNode<'_>,
+    ) -> Result<Entry, Error> {
+        let parent = self.node(parent)?;
+        let node = writable(&*parent, name)?.make(caller, name, new)?;
+        self.entry(&node)
+    }
+
+    /// Gives a file one more name.
+    ///
+    /// # Errors
+    /// What the place says; [`Error::CrossDevice`] for a file that is not in the drop box.
+    pub fn link(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        (parent, name): (Ino, &[u8]),
+    ) -> Result<Entry, Error> {
+        let (existing, parent) = (self.node(ino)?, self.node(parent)?);
+        let parent = writable(&*parent, name)?;
+        let Room::DropBox(existing) = existing.room() else {
+            return Err(Error::CrossDevice);
+        };
+        let node = parent.link(caller, name, existing)?;
+        self.entry(&node)
+    }
+
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// What the place says.
+    pub fn remove(
+        &self,
+        caller: &Caller,
+        (parent, name): (Ino, &[u8]),
+        what: Removal,
+    ) -> Result<(), Error> {
+        let parent = self.node(parent)?;
+        writable(&*parent, name)?.remove(caller, name, what)
+    }
+
+    /// Renames, or publishes.
+    ///
+    /// # Errors
+    /// What the places say; [`Error::CrossDevice`] between places that have nothing to do
+    /// with each other.
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        (parent, name): (Ino, &[u8]),
+        (new_parent, new_name): (Ino, &[u8]),
+        how: RenameMode,
+    ) -> Result<(), Error> {
+        if new_name.len() > NAME_MAX {
+            return Err(Error::NameTooLong);
+        }
+        let (from, to) = (self.node(parent)?, self.node(new_parent)?);
+        match (from.room(), to.room()) {
+            (Room::DropBox(from), Room::DropBox(to)) => {
+                from.rename(caller, name, to, new_name, how)
+            }
+            (Room::DropBox(from), Room::Refs(to)) => from.publish(caller, name, to, new_name, how),
+            (Room::Refs(_), Room::DropBox(_)) => Err(Error::CrossDevice),
+            (Room::Content | Room::Refs(_), _) | (_, Room::Content) => Err(Error::ReadOnly),
+        }
+    }
+
+    /// Sets attributes; what they are then.
+    ///
+    /// # Errors
+    /// What the place says.
+    pub fn set_attr(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        change: &AttrChange,
+        handle: Option<Handle>,
+    ) -> Result<Attr, Error> {
+        let node = self.node(ino)?;
+        let open = handle.and_then(|handle| self.files.get(handle));
+        match node.room() {
+            Room::DropBox(node) => node.set_attr(caller, change, open.as_deref()),
+            Room::Content | Room::Refs(_) => Err(Error::ReadOnly),
+        }
+    }
+
+    /// Sets an extended attribute.
+    ///
+    /// # Errors
+    /// What the place says.
+    pub fn set_xattr(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        how: XattrMode,
+    ) -> Result<(), Error> {
+        match self.node(ino)?.room() {
+            Room::DropBox(node) => node.set_xattr(caller, name, value, how),
+            Room::Content | Room::Refs(_) => Err(Error::ReadOnly),
+        }
+    }
+
+    /// Removes an extended attribute.
+    ///
+    /// # Errors
+    /// What the place says.
+    pub fn remove_xattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> Result<(), Error> {
+        match self.node(ino)?.room() {
+            Room::DropBox(node) => node.remove_xattr(caller, name),
+            Room::Content | Room::Refs(_) => Err(Error::ReadOnly),
+        }
+    }
+
+    /// Writes to an open file.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] for an unknown handle, or what the file answers.
+    pub fn write(&self, handle: Handle, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        self.file(handle)?.write(bytes, offset)
+    }
+
+    /// A descriptor of an open file was closed.
+    ///
+    /// # Errors
+    /// As [`OpenFile::flush`].
+    pub fn flush(&self, caller: &Caller, handle: Handle) -> Result<(), Error> {
+        self.file(handle)?.flush(caller)
+    }
+
+    /// Whether [`Vfs::flush`] may take long at this moment.
+    #[must_use]
+    pub fn flush_is_slow(&self, handle: Handle) -> bool {
+        self.files
+            .get(handle)
+            .is_some_and(|file| file.flush_is_slow())
+    }
+
+    /// Makes what was written to an open file durable.
+    ///
+    /// # Errors
+    /// As [`OpenFile::sync`].
+    pub fn sync(&self, handle: Handle) -> Result<(), Error> {
+        self.file(handle)?.sync()
+    }
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// What the place says.
+    pub fn sync_dir(&self, ino: Ino) -> Result<(), Error> {
+        match self.node(ino)?.room() {
+            Room::DropBox(node) => node.sync(),
+            Room::Content | Room::Refs(_) => Ok(()),
+        }
+    }
+
+    /// Allocates or frees room in an open file.
+    ///
+    /// # Errors
+    /// As [`OpenFile::allocate`].
+    pub fn allocate(&self, handle: Handle, offset: u64, len: u64, flags: i32) -> Result<(), Error> {
+        self.file(handle)?.allocate(offset, len, flags)
+    }
+
+    /// Whether requests that change this node are answered at all: a file that nobody may
+    /// write to says so to `access` too.
+    ///
+    /// # Errors
+    /// [`Error::Stale`].
+    pub fn is_writable(&self, ino: Ino) -> Result<bool, Error> {
+        Ok(matches!(self.node(ino)?.room(), Room::DropBox(_)))
+    }
+
+    fn file(&self, handle: Handle) -> Result<Arc<dyn OpenFile>, Error> {
+        self.files.get(handle).ok_or(Error::Stale)
+    }
+}
+
+/// The part of the drop box in which `name` is to be made or removed.
+fn writable<'a>(parent: &'a dyn Node, name: &[u8]) -> Result<&'a dyn Writable, Error> {
+    if name.len() > NAME_MAX {
+        return Err(Error::NameTooLong);
+    }
+    match parent.room() {
+        Room::DropBox(parent) => Ok(parent),
+        Room::Content | Room::Refs(_) => Err(Error::ReadOnly),
+    }
+}
