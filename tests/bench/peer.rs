@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const LARGE: u64 = 1 << 20;
 
 /// What is looked for, beside what each row says.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "gzip",
     "pigz",
     "zstd",
@@ -31,6 +31,7 @@ const PROGRAMS: [&str; 8] = [
     "ratarmount",
     "python3",
     "archivemount",
+    "bsdcat",
     "fuse-archive",
 ];
 
