@@ -135,7 +135,7 @@ fn of_layout(error: &layout::Error) -> Status {
 
 /// The exit status of a failed write.
 fn of_writer(error: &writer::Error) -> Status {
-    match error {
+    match error.kind() {
         writer::Error::Layout(error) => of_layout(error),
         writer::Error::Refused(refusal) => of_refusal(refusal).0,
         writer::Error::DigestMismatch { .. } | writer::Error::SizeMismatch { .. } => {
@@ -147,9 +147,11 @@ fn of_writer(error: &writer::Error) -> Status {
             verify::Error::Algorithm { .. } => Status::Finding,
             _ => Status::Corrupt,
         },
-        writer::Error::Lock { .. } | writer::Error::Contended { .. } | writer::Error::Io { .. } => {
-            Status::Failure
-        }
+        writer::Error::Lock { .. }
+        | writer::Error::Contended { .. }
+        | writer::Error::Shared(_)
+        | writer::Error::Abandoned
+        | writer::Error::Io { .. } => Status::Failure,
     }
 }
 

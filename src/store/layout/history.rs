@@ -2,13 +2,25 @@
 //! a foreign index that lacks some of them is, a stale write or a deletion.
 //!
 //! Tools without locks read the index when they begin and write it when they end. What was
-//! committed in between is not in what they write. The rule:
+//! committed in between is not in what they write. The rule, for an index that lacks
+//! commits of ours:
 //!
-//! - An index that is an older view, plus or minus the writer's own entries, and that lacks
-//!   every commit of ours since that view, is a *stale write*: ours are merged back.
-//! - One that has some of them was made by somebody who had seen them all: what is missing
-//!   was *deleted*, and stays so.
-//! - Each commit is brought back once. What drops it again means it.
+//! | what was written | it is | and then |
+//! |---|---|---|
+//! | the newest view less one name, and nothing more, by anything but a copy | a deletion | it stays so |
+//! | an older view with the writer's own entries, without any commit of ours since | a stale write | ours are merged back |
+//! | the same, and that older view lacked ours because somebody had dropped them | the second time | it stays so |
+//! | with some of our commits, but not those before | a deletion: who made it had seen them all | it stays so |
+//! | anything else | somebody's will | it stays so |
+//!
+//! The first row is what a tool does that removes a name (`umoci rm`, `skopeo delete`): it
+//! reads and writes within milliseconds, so it has the newest view. A stale write has
+//! something of its own, as a rule, but not always: who copies an image that is there
+//! already writes the older view as it was. That is told from a deletion by its
+//! [`Manner`]. A copy removes nothing, so the third row is not for it either.
+//!
+//! Of several older views that explain what was written, the one counts of which the writer
+//! has changed least, and of those the newest.
 //!
 //! The writer's own entries are those that it adds, those whose names these take, or one
 //! name that it removes. Only entries that we added are brought back, not their absence
@@ -20,9 +32,7 @@ use std::time::{Duration, Instant};
 use super::index::View;
 use super::index::draft::Draft;
 use super::index::merge::{Delta, EntrySet};
-use super::index::update::Basis;
 use super::refs::Refusal;
-use super::writer::{Error, LayoutWriter};
 
 /// How long views are remembered: longer than the copy of a large image takes.
 const REMEMBERED: Duration = Duration::from_secs(600);
@@ -34,6 +44,18 @@ pub enum Author {
     Ours,
     /// Somebody else did.
     Foreign,
+    /// We did, to bring back what somebody else had dropped.
+    Healing,
+}
+
+/// How a foreign index was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As `skopeo`, `buildah` and `podman` end a copy: `oci-layout` anew, then `index.json`
+    /// in place.
+    Copy,
+    /// In any other way.
+    Other,
 }
 
 /// The newest view, and the steps that led to it.
@@ -48,8 +70,6 @@ struct Step {
     at: Instant,
     delta: Delta,
     author: Author,
-    /// Whether it was brought back already, or is what brought others back.
-    is_healed: bool,
 }
 
 /// What a foreign index is.
@@ -58,12 +78,34 @@ pub enum Judgement {
     /// What somebody wants.
     Wanted,
     /// A stale write.
-    Stale {
-        /// What is to be merged back.
-        ours: Delta,
-        /// The older view that the writer began with.
-        base: EntrySet,
-    },
+    Stale(Stale),
+}
+
+/// A stale write, and what it has dropped.
+#[derive(Debug, Clone)]
+pub struct Stale {
+    /// What is to be merged back.
+    ours: Delta,
+    /// The older view that the writer began with.
+    base: EntrySet,
+}
+
+impl Stale {
+    /// Merges back what was dropped.
+    ///
+    /// # Errors
+    /// If an entry's text is not JSON, which that of an entry always is.
+    pub fn restore(&self, draft: &mut Draft) -> Result<(), Refusal> {
+        log::warn!(
+            "{} entries that a stale write had dropped from index.json are merged back",
+            self.ours.added.len()
+        );
+        let applied = self.ours.apply(&self.base, draft);
+        applied.map_err(|source| Refusal::Malformed {
+            name: "an entry to restore".to_owned(),
+            source,
+        })
+    }
 }
 
 impl History {
@@ -76,115 +118,136 @@ impl History {
         }
     }
 
-    /// Adds the next view, and forgets what was long before.
-    pub fn record(&mut self, view: EntrySet, author: Author, now: Instant) {
-        self.add(view, author, now, false);
+    /// A history that begins with this look at the index.
+    #[must_use]
+    pub fn of(view: &View) -> Self {
+        Self::new(EntrySet::of_view(view))
     }
 
-    fn add(&mut self, view: EntrySet, author: Author, now: Instant, is_healed: bool) {
+    /// The newest view.
+    #[must_use]
+    pub fn newest(&self) -> &EntrySet {
+        &self.newest
+    }
+
+    /// Adds the next view, and forgets what was long before.
+    pub fn record(&mut self, view: &EntrySet, author: Author, now: Instant) {
+        self.advance(Delta::between(&self.newest, view), author, now);
+    }
+
+    /// Adds a step to the next view.
+    pub fn advance(&mut self, delta: Delta, author: Author, now: Instant) {
         let is_old = |step: &Step| now.saturating_duration_since(step.at) > REMEMBERED;
         while self.steps.front().is_some_and(is_old) {
             self.steps.pop_front();
         }
+        if delta.is_empty() {
+            return;
+        }
+        self.newest.advance(&delta);
         self.steps.push_back(Step {
             at: now,
-            delta: Delta::between(&self.newest, &view),
+            delta,
             author,
-            is_healed,
         });
-        self.newest = view;
     }
 
     /// What `foreign` is, an index that was written by somebody else after the newest view.
     #[must_use]
-    pub fn judge(&self, foreign: &EntrySet) -> Judgement {
+    pub fn judge(&self, foreign: &EntrySet, manner: Manner) -> Judgement {
         let missing = self.newest.without(foreign);
-        let (mut base, mut ours) = (self.newest.clone(), Delta::default());
-        let mut second_best = Judgement::Wanted;
+        let is_deletion = || manner == Manner::Other && self.newest.is_less_one_name(foreign);
+        if missing.is_empty() || is_deletion() {
+            return Judgement::Wanted;
+        }
+        let mut since = Since {
+            steps: 0,
+            own: Delta::between(&self.newest, foreign),
+            ours: Delta::default(),
+        };
+        let mut best: Option<(Fit, Since)> = None;
         for step in self.steps.iter().rev() {
-            base = base.without(&step.delta.added);
-            base.extend(step.delta.removed.clone());
-            if step.author == Author::Ours {
-                let standing = step.delta.added.common(&self.newest);
-                if !standing.without(&missing).is_empty() {
-                    // It has seen this commit, so it has seen all before.
-                    break;
-                }
-                if !step.is_healed {
-                    ours.removed.extend(step.delta.removed.clone());
-                    ours.added.extend(standing);
-                }
+            since.go_back(&step.delta, foreign);
+            let standing = match step.author {
+                Author::Foreign => EntrySet::default(),
+                Author::Ours | Author::Healing => step.delta.added.common(&self.newest),
+            };
+            if step.author == Author::Ours && !standing.without(&missing).is_empty() {
+                // It has seen this commit, so it has seen all before.
+                break;
             }
-            if ours.added.is_empty() {
-                continue;
+            if step.author == Author::Ours || manner == Manner::Copy {
+                since.ours.removed.extend(step.delta.removed.clone());
+                since.ours.added.extend(standing.common(&missing));
             }
-            let (added, removed) = (foreign.without(&base), base.without(foreign));
-            if removed.are_all_named(&added.names()) {
-                return self.stale(ours, base);
-            }
-            let is_first = matches!(second_best, Judgement::Wanted);
-            if is_first && added.is_empty() && removed.have_one_name() {
-                // Unless an older view explains it without: what looks removed may be a
-                // commit of ours that was dropped as well.
-                second_best = self.stale(ours.clone(), base.clone());
+            // Of those that fit alike, the newest.
+            if let Some(fit) = Fit::of(&since)
+                && best.as_ref().is_none_or(|(known, _)| fit < *known)
+            {
+                best = Some((fit, since.clone()));
             }
         }
-        second_best
+        best.map_or(Judgement::Wanted, |(_, since)| self.judged(since))
     }
 
-    fn stale(&self, mut ours: Delta, base: EntrySet) -> Judgement {
+    fn judged(&self, since: Since) -> Judgement {
+        let mut ours = since.ours;
+        if ours.added.is_empty() {
+            return Judgement::Wanted;
+        }
         let replaced = ours.removed.named(&ours.added.names());
         ours.removed = replaced.without(&self.newest);
-        Judgement::Stale { ours, base }
-    }
-
-    /// Takes note of a foreign view that was judged, and of what healing made of it.
-    fn heal(&mut self, foreign: EntrySet, healed: Option<EntrySet>, now: Instant) {
-        if healed.is_some() {
-            let missing = self.newest.without(&foreign);
-            for step in &mut self.steps {
-                step.is_healed |= !step.delta.added.common(&missing).is_empty();
-            }
+        let mut base = self.newest.clone();
+        for step in self.steps.iter().rev().take(since.steps) {
+            base.retreat(&step.delta);
         }
-        self.add(foreign, Author::Foreign, now, false);
-        if let Some(healed) = healed {
-            self.add(healed, Author::Ours, now, true);
-        }
+        Judgement::Stale(Stale { ours, base })
     }
 }
 
-impl LayoutWriter {
-    /// Looks at an index that somebody else wrote, merges back what a stale write has
-    /// dropped, and takes note of both in `history`. The index that is there then.
-    ///
-    /// # Errors
-    /// As [`LayoutWriter::update`]; the history is as it was then.
-    pub fn heal(&self, history: &mut History, now: Instant) -> Result<View, Error> {
-        let updated = self.update(&Basis::default(), |draft| {
-            let foreign = EntrySet::of(draft);
-            let Judgement::Stale { ours, base } = history.judge(&foreign) else {
-                return Ok((foreign, None));
-            };
-            log::warn!(
-                "{} entries that a stale write had dropped from index.json are merged back",
-                ours.added.len()
-            );
-            restore(draft, &ours, &base)?;
-            let healed = EntrySet::of(draft);
-            Ok((foreign, Some(healed)))
-        })?;
-        let (foreign, healed) = updated.answer;
-        history.heal(foreign, healed, now);
-        Ok(updated.after)
+/// What lies between an older view and a foreign index, if that was made of it.
+#[derive(Debug, Clone)]
+struct Since {
+    /// How many steps were taken since.
+    steps: usize,
+    /// The changes of the writer.
+    own: Delta,
+    /// Our commits that the foreign index lacks.
+    ours: Delta,
+}
+
+impl Since {
+    /// Goes one view further back.
+    fn go_back(&mut self, step: &Delta, foreign: &EntrySet) {
+        self.steps += 1;
+        let (seen, unseen) = (step.added.common(foreign), step.added.without(foreign));
+        self.own.added.extend(seen);
+        self.own.removed = self.own.removed.without(&unseen);
+        let (kept, dropped) = (step.removed.common(foreign), step.removed.without(foreign));
+        self.own.added = self.own.added.without(&kept);
+        self.own.removed.extend(dropped);
     }
 }
 
-fn restore(draft: &mut Draft, ours: &Delta, base: &EntrySet) -> Result<(), Refusal> {
-    ours.apply(base, draft)
-        .map_err(|source| Refusal::Malformed {
-            name: "an entry to restore".to_owned(),
-            source,
-        })
+/// How well an older view explains a foreign index; the least is the best.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// The writer has added this many entries, and removed those whose names they take.
+    Added(usize),
+    /// It has removed one name.
+    OneRemoved,
+}
+
+impl Fit {
+    fn of(since: &Since) -> Option<Self> {
+        let Delta { added, removed } = &since.own;
+        if removed.are_all_named(&added.names()) {
+            return Some(Self::Added(added.len() + removed.len()));
+        }
+        // What looks removed may be a commit of ours that was dropped as well.
+        let is_one = added.is_empty() && removed.have_one_name() && !since.ours.added.is_empty();
+        is_one.then_some(Self::OneRemoved)
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 //! Spec: image-spec image-layout.md.
 
 mod blobs;
+mod committer;
 pub mod history;
 pub mod index;
 mod init;
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::Value;
 
+pub use committer::{Committed, Committer};
 pub use index::View;
 pub use init::init;
 pub use tag::Tagged;
@@ -47,6 +49,9 @@ use crate::oci::{self, Digest, json};
 ///
 /// Spec: image-spec image-layout.md, "oci-layout file".
 const VERSION: &str = "1.0.0";
+
+/// The file that says that a directory is a layout, relative to it.
+const MARKER: &str = "oci-layout";
 
 /// How long a small file that is torn is waited for. Who writes one in place takes
 /// microseconds; after this time the writer is dead.
@@ -217,12 +222,12 @@ impl Layout {
     /// As for any file of the layout.
     pub fn marker(&self) -> Result<Vec<u8>, Error> {
         self.dir
-            .read("oci-layout", Limit::LayoutFileSize)
+            .read(MARKER, Limit::LayoutFileSize)
             .map(|(bytes, _)| bytes)
     }
 
     fn check_version(&self) -> Result<(), Error> {
-        let path = self.dir.path.join("oci-layout");
+        let path = self.dir.path.join(MARKER);
         let content = |source| Error::Content {
             path: path.clone(),
             source,

@@ -1,18 +1,20 @@
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::layout::Layout;
-use crate::store::{Verdicts, layout};
 
-/// An index in short: `a1` is the name `a` for something called `1`.
+/// An index in short: `a1` is the name `a` for something called `1`, `a1+` the same with
+/// something that no tool knows.
 fn draft(entries: &str) -> Draft {
     let entry = |word: &str| {
         let (name, digest) = word.split_at(1);
+        let (digest, more) = match digest.strip_suffix('+') {
+            Some(digest) => (digest, r#","more":1"#),
+            None => (digest, ""),
+        };
         format!(
-            r#"{{"digest":"{digest}","annotations":{{"org.opencontainers.image.ref.name":"{name}"}}}}"#
+            r#"{{"digest":"{digest}","annotations":{{"org.opencontainers.image.ref.name":"{name}"}}{more}}}"#
         )
     };
     let entries: Vec<String> = entries.split_whitespace().map(entry).collect();
@@ -28,15 +30,15 @@ fn set(entries: &str) -> EntrySet {
 }
 
 /// What the index becomes when `foreign` is written: itself, or healed.
-fn write(history: &mut History, foreign: &str) -> BTreeSet<String> {
+fn write(history: &mut History, foreign: &str, manner: Manner) -> BTreeSet<String> {
     let mut index = draft(foreign);
-    let before = EntrySet::of(&index);
-    let mut healed = None;
-    if let Judgement::Stale { ours, base } = history.judge(&before) {
-        restore(&mut index, &ours, &base).expect("entries are JSON");
-        healed = Some(EntrySet::of(&index));
+    let foreign = EntrySet::of(&index);
+    let judgement = history.judge(&foreign, manner);
+    history.record(&foreign, Author::Foreign, Instant::now());
+    if let Judgement::Stale(stale) = judgement {
+        stale.restore(&mut index).expect("entries are JSON");
+        history.record(&EntrySet::of(&index), Author::Healing, Instant::now());
     }
-    history.heal(before, healed, Instant::now());
     short_form(&index)
 }
 
@@ -45,7 +47,8 @@ fn short_form(index: &Draft) -> BTreeSet<String> {
         let value: serde_json::Value = serde_json::from_str(text).expect("it is JSON");
         let name = &value["annotations"]["org.opencontainers.image.ref.name"];
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        text(name) + &text(&value["digest"])
+        let more = if value["more"].is_null() { "" } else { "+" };
+        text(name) + &text(&value["digest"]) + more
     };
     index.texts().map(word).collect()
 }
@@ -59,7 +62,7 @@ fn history(views: &str) -> History {
             Some(view) => (view, Author::Ours),
             None => (view, Author::Foreign),
         };
-        history.record(set(view), author, Instant::now());
+        history.record(&set(view), author, Instant::now());
     }
     history
 }
@@ -69,7 +72,6 @@ fn stale_writes_and_deletions() {
     let rows = [
         ("nothing of ours", "a1|a1 b1", "a1 c1", "a1 c1"),
         ("stale, its own added", "a1|!a1 b1", "a1 c1", "a1 b1 c1"),
-        ("stale, nothing changed", "a1|!a1 b1", "a1", "a1 b1"),
         ("stale, its own moved", "a1|!a1 b1", "a2", "a2 b1"),
         ("stale, its own removed", "a1 d1|!a1 d1 b1", "a1", "a1 b1"),
         (
@@ -79,12 +81,33 @@ fn stale_writes_and_deletions() {
             "a1 b1 c1 d1",
         ),
         (
+            "stale by two, nothing changed",
+            "a1|!a1 b1|!a1 b1 c1",
+            "a1",
+            "a1 b1 c1",
+        ),
+        (
             "stale by the second",
             "a1|!a1 b1|!a1 b1 c1",
             "a1 b1 d1",
             "a1 b1 c1 d1",
         ),
+        ("the only one deleted", "a1|!a1 b1", "a1", "a1"),
+        (
+            "the newest deleted",
+            "a1|!a1 b1|!a1 b1 c1",
+            "a1 b1",
+            "a1 b1",
+        ),
         ("the first deleted", "a1|!a1 b1|!a1 b1 c1", "a1 c1", "a1 c1"),
+        ("the last of all deleted", "|!b1", "", ""),
+        ("a foreign one deleted", "a1|!a1 b1", "b1", "b1"),
+        (
+            "deleted, and others written in another way",
+            "a1+ d1|!a1+ d1 b1",
+            "a1 d1",
+            "a1 d1",
+        ),
         (
             "the first moved",
             "a1|!a1 b1|!a1 b1 c1",
@@ -99,6 +122,7 @@ fn stale_writes_and_deletions() {
         ),
         ("seen and added to", "a1|!a1 b1", "a1 b1 c1", "a1 b1 c1"),
         ("ours moved, stale", "a1|!a2", "a1 c1", "a2 c1"),
+        ("ours moved, nothing changed", "a1|!a2", "a1", "a2"),
         ("ours moved, and by the writer", "a1|!a2", "a3", "a3"),
         (
             "ours, then removed by us",
@@ -127,48 +151,71 @@ fn stale_writes_and_deletions() {
         ("emptied", "a1 b1|!a1 b1 c1", "", ""),
     ];
     for (row, views, foreign, expected) in rows {
-        let found = write(&mut history(views), foreign);
+        let found = write(&mut history(views), foreign, Manner::Other);
         assert_eq!(found, short_form(&draft(expected)), "{row}");
     }
 }
 
+/// A copy deletes nothing: what it lacks it has not seen.
 #[test]
-fn each_commit_is_brought_back_once() {
-    let mut history = history("a1|!a1 b1");
-    assert_eq!(write(&mut history, "a1 c1"), short_form(&draft("a1 b1 c1")));
-    assert_eq!(write(&mut history, "a1 c1"), short_form(&draft("a1 c1")));
-    history.record(set("a1 c1 d1"), Author::Ours, Instant::now());
-    assert_eq!(write(&mut history, "a1 c1"), short_form(&draft("a1 c1 d1")));
+fn copies_of_what_is_there_already() {
+    let rows = [
+        ("the only one dropped", "a1|!a1 b1", "a1", "a1 b1"),
+        (
+            "the newest dropped",
+            "a1|!a1 b1|!a1 b1 c1",
+            "a1 b1",
+            "a1 b1 c1",
+        ),
+        ("ours moved back", "a1|!a2", "a1", "a2"),
+        ("nothing dropped", "a1|!a1 b1", "a1 b1", "a1 b1"),
+        ("ours, deleted by others", "a1|!a1 b1|a1", "a1", "a1"),
+        (
+            "ours, deleted by others, its own added",
+            "a1|!a1 b1|a1",
+            "a1 c1",
+            "a1 c1",
+        ),
+    ];
+    for (row, views, foreign, expected) in rows {
+        let mut history = history(views);
+        // As often as it likes: each may be another one that began long ago.
+        for time in 1..4 {
+            let found = write(&mut history, foreign, Manner::Copy);
+            assert_eq!(found, short_form(&draft(expected)), "{row}, time {time}");
+        }
+    }
+}
+
+#[test]
+fn who_drops_a_commit_again_means_it() {
+    let rows = [
+        ("the same index", &["a1 c1", "a1 c1"][..], "a1 c1"),
+        ("with more of its own", &["a1 c1", "a1 c1 d1"], "a1 c1 d1"),
+        ("by a deletion", &["a1 c1", "a1 c1"], "a1 c1"),
+        // These have not seen the first writer's entry either.
+        ("another stale one", &["a1 c1", "a1 d1"], "a1 b1 d1"),
+        ("a third one", &["a1 c1", "a1 d1", "a1 e1"], "a1 b1 e1"),
+    ];
+    for (row, writes, expected) in rows {
+        let mut history = history("a1|!a1 b1");
+        let found = writes
+            .iter()
+            .map(|foreign| write(&mut history, foreign, Manner::Other));
+        let last = found.last().expect("something is written");
+        assert_eq!(last, short_form(&draft(expected)), "{row}");
+    }
 }
 
 #[test]
 fn what_is_long_past_is_forgotten() {
     let now = Instant::now();
     let mut history = History::new(set("a1"));
-    history.record(set("a1 b1"), Author::Ours, now);
+    history.record(&set("a1 b1"), Author::Ours, now);
     let later = now + REMEMBERED + Duration::from_secs(1);
-    history.record(set("a1 b1 c1"), Author::Foreign, later);
-    assert!(matches!(history.judge(&set("a1 d1")), Judgement::Wanted));
-}
-
-#[test]
-fn a_layout_is_healed() -> Result<(), Box<dyn std::error::Error>> {
-    let dir = tempfile::tempdir()?;
-    layout::init(dir.path())?;
-    let path = dir.path().join("index.json");
-    let writer = LayoutWriter::open(
-        &Layout::open(dir.path(), &[])?,
-        Arc::new(Verdicts::new(None)),
-    )?;
-    let mut history = history("a1|!a1 b1");
-    std::fs::write(&path, draft("a1 c1").to_bytes())?;
-    writer.heal(&mut history, Instant::now())?;
-    let healed = Draft::parse(&std::fs::read(&path)?)?;
-    assert_eq!(short_form(&healed), short_form(&draft("a1 b1 c1")));
-    std::fs::write(&path, draft("a1 c1").to_bytes())?;
-    let view = writer.heal(&mut history, Instant::now())?;
-    assert_eq!(view.entries().len(), 2, "the second time it is respected");
-    Ok(())
+    history.record(&set("a1 b1 c1"), Author::Foreign, later);
+    let judgement = history.judge(&set("a1 d1"), Manner::Other);
+    assert!(matches!(judgement, Judgement::Wanted));
 }
 
 /// A step of a random story: we commit a name, or a tool that has read the index that many
@@ -180,40 +227,37 @@ enum Event {
 }
 
 proptest! {
-    /// Each commit of ours is dropped once at most: then all are there in the end.
+    /// However old the index is that a tool writes with an entry of its own, none of our
+    /// commits is lost.
     #[test]
-    fn what_is_dropped_once_is_not_lost(
+    fn what_is_dropped_is_not_lost(
         events in proptest::collection::vec(
             prop_oneof![
                 proptest::char::range('a', 'z').prop_map(Event::Commit),
-                (proptest::char::range('A', 'Z'), 0..3usize)
+                (proptest::char::range('A', 'Z'), 0..8usize)
                     .prop_map(|(name, age)| Event::StaleWrite(name, age)),
             ],
-            0..20,
+            0..30,
         ),
     ) {
         let mut history = History::new(set("0x"));
         let mut views = vec![BTreeSet::from(["0x".to_owned()])];
-        let (mut ours, mut safe) = (BTreeSet::new(), 0);
-        for event in events {
-            let newest = views[views.len() - 1].clone();
+        let mut ours = BTreeSet::new();
+        for (number, event) in events.into_iter().enumerate() {
+            let text = |view: BTreeSet<String>| view.into_iter().collect::<Vec<_>>().join(" ");
             match event {
                 Event::Commit(name) => {
-                    let mut view = newest;
+                    let mut view = views[views.len() - 1].clone();
                     view.insert(format!("{name}1"));
                     ours.insert(format!("{name}1"));
-                    let text: Vec<String> = view.iter().cloned().collect();
-                    history.record(set(&text.join(" ")), Author::Ours, Instant::now());
+                    history.record(&set(&text(view.clone())), Author::Ours, Instant::now());
                     views.push(view);
                 }
                 Event::StaleWrite(name, age) => {
-                    // Not older than the last one: that would drop commits twice.
-                    let base = (views.len() - 1).saturating_sub(age).max(safe);
-                    let mut view = views[base].clone();
-                    view.insert(format!("{name}1"));
-                    let text: Vec<String> = view.into_iter().collect();
-                    views.push(write(&mut history, &text.join(" ")));
-                    safe = views.len() - 1;
+                    let mut view = views[(views.len() - 1).saturating_sub(age)].clone();
+                    // Each has something that no other has.
+                    view.insert(format!("{name}{number}"));
+                    views.push(write(&mut history, &text(view), Manner::Other));
                 }
             }
         }

@@ -22,8 +22,8 @@ pub struct Draft {
 /// One entry, with what stands between it and the one before: white space and a comma.
 #[derive(Debug, Clone)]
 struct Slot {
-    gap: String,
-    text: String,
+    gap: Arc<str>,
+    text: Arc<str>,
     entry: Arc<Entry>,
 }
 
@@ -73,8 +73,8 @@ impl Draft {
         let mut end = 1;
         for (range, entry) in ranges.into_iter().zip(entries) {
             slots.push(Slot {
-                gap: list[end..range.start].to_owned(),
-                text: list[range.clone()].to_owned(),
+                gap: list[end..range.start].into(),
+                text: list[range.clone()].into(),
                 entry,
             });
             end = range.end;
@@ -101,12 +101,12 @@ impl Draft {
     /// The JSON text of entry `number`, if there is one.
     #[must_use]
     pub fn text(&self, number: usize) -> Option<&str> {
-        self.slots.get(number).map(|slot| slot.text.as_str())
+        self.slots.get(number).map(|slot| &*slot.text)
     }
 
     /// The JSON texts of all entries, in order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        self.slots.iter().map(|slot| slot.text.as_str())
+        self.slots.iter().map(|slot| &*slot.text)
     }
 
     /// Adds an entry at the end.
@@ -119,7 +119,7 @@ impl Draft {
         let gap = self.slots.last().map(|slot| slot.gap.clone());
         self.slots.push(Slot {
             gap: gap.unwrap_or_default(),
-            text: text.to_owned(),
+            text: text.into(),
             entry,
         });
         Ok(())
@@ -132,11 +132,11 @@ impl Draft {
     pub fn replace(&mut self, number: usize, text: &str) -> Result<(), oci::Error> {
         let entry = parse_entry(number, text)?;
         if let Some(slot) = self.slots.get_mut(number)
-            && slot.text != text
+            && *slot.text != *text
         {
             self.is_changed = true;
             slot.entry = entry;
-            text.clone_into(&mut slot.text);
+            slot.text = text.into();
         }
         Ok(())
     }
@@ -173,6 +173,29 @@ impl Draft {
             }
             None => Ok(()),
         }
+    }
+
+    /// A copy that counts as not changed yet.
+    #[must_use]
+    pub fn fresh_copy(&self) -> Self {
+        Self {
+            is_changed: false,
+            ..self.clone()
+        }
+    }
+
+    /// Goes on as `copy`, which was changed if it says so.
+    pub fn adopt(&mut self, copy: Self) {
+        let is_changed = self.is_changed || copy.is_changed;
+        *self = Self { is_changed, ..copy };
+    }
+
+    /// Whether the entries are these very ones.
+    #[must_use]
+    pub fn has_the_entries_of(&self, view: &View) -> bool {
+        let pairs = self.entries().zip(view.entries());
+        self.slots.len() == view.entries().len()
+            && pairs.fold(true, |all, (a, b)| all & Arc::ptr_eq(a, b))
     }
 
     /// Whether anything was changed since it was parsed.

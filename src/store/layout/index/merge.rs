@@ -1,10 +1,11 @@
 //! Three versions of an index made one, by descriptor.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::View;
 use super::draft::Draft;
 use crate::oci::index::Entry;
 use crate::oci::{self, json};
@@ -12,13 +13,15 @@ use crate::oci::{self, json};
 /// The entries of an index, without their order: what an entry says, under a key that is
 /// the same however it is written.
 #[derive(Debug, Clone, Default)]
-pub struct EntrySet(BTreeMap<String, EntryText>);
+pub struct EntrySet(BTreeMap<Arc<str>, Arc<EntryText>>);
 
 /// An entry as it was written, and the name that it has.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct EntryText {
     text: String,
     name: Option<String>,
+    /// The digest that it says, be it malformed.
+    digest: Option<String>,
 }
 
 /// What was added to a set of entries, and what was removed.
@@ -34,20 +37,20 @@ impl EntrySet {
     /// The entries of `draft`.
     #[must_use]
     pub fn of(draft: &Draft) -> Self {
-        let entry = |(text, entry): (&str, &Arc<Entry>)| {
-            let text_and_name = EntryText {
-                text: text.to_owned(),
-                name: name(entry).map(str::to_owned),
-            };
-            (canonical(text), text_and_name)
-        };
-        Self(draft.texts().zip(draft.entries()).map(entry).collect())
+        Self(draft.texts().zip(draft.entries()).map(keyed).collect())
+    }
+
+    /// The entries of a view.
+    #[must_use]
+    pub fn of_view(view: &View) -> Self {
+        // A view always has a list of entries.
+        Draft::of(view).map_or_else(|_| Self::default(), |draft| Self::of(&draft))
     }
 
     /// The entries that `other` has not.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
-        let is_missing = |(key, _): &(&String, &EntryText)| !other.0.contains_key(*key);
+        let is_missing = |(key, _): &(&Arc<str>, &Arc<EntryText>)| !other.0.contains_key(*key);
         let missing = self.0.iter().filter(is_missing);
         Self(missing.map(|(k, v)| (k.clone(), v.clone())).collect())
     }
@@ -90,6 +93,22 @@ impl EntrySet {
         names.len() == 1 && self.are_all_named(&names)
     }
 
+    /// Whether `other` is this without the entries of one name, however it writes the rest:
+    /// a tool may drop what it does not understand.
+    #[must_use]
+    pub fn is_less_one_name(&self, other: &Self) -> bool {
+        let labels = |set: &Self| -> BTreeSet<_> {
+            let entries = set.0.values();
+            entries
+                .map(|e| (e.name.clone(), e.digest.clone()))
+                .collect()
+        };
+        let (all, left) = (labels(self), labels(other));
+        let gone: BTreeSet<_> = all.difference(&left).map(|(name, _)| name).collect();
+        let is_one = gone.len() == 1 && gone.iter().all(|name| name.is_some());
+        is_one && left.is_subset(&all) && left.iter().all(|(name, _)| !gone.contains(name))
+    }
+
     /// The entries that have one of `names`.
     #[must_use]
     pub fn named(&self, names: &BTreeSet<&str>) -> Self {
@@ -101,6 +120,18 @@ impl EntrySet {
     /// Adds the entries of `other`.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
+    }
+
+    /// Goes on by a change.
+    pub fn advance(&mut self, delta: &Delta) {
+        self.0.retain(|key, _| !delta.removed.0.contains_key(key));
+        self.extend(delta.added.clone());
+    }
+
+    /// Goes back to before a change.
+    pub fn retreat(&mut self, delta: &Delta) {
+        self.0.retain(|key, _| !delta.added.0.contains_key(key));
+        self.extend(delta.removed.clone());
     }
 }
 
@@ -114,6 +145,31 @@ impl Delta {
         }
     }
 
+    /// What a draft that began as `before` has become: only what was changed is looked at.
+    #[must_use]
+    pub fn of_drafts(before: &Draft, after: &Draft) -> Self {
+        let set = |draft: &Draft, others: &Draft| -> EntrySet {
+            let known: HashSet<_> = others.entries().map(Arc::as_ptr).collect();
+            let entries = draft.texts().zip(draft.entries());
+            let new = entries.filter(|(_, entry)| !known.contains(&Arc::as_ptr(entry)));
+            EntrySet(new.map(keyed).collect())
+        };
+        let (added, removed) = (set(after, before), set(before, after));
+        let is_left = |entry: &EntryText| after.texts().any(|text| text == entry.text);
+        let mut gone = removed.without(&added);
+        gone.0.retain(|_, entry| !is_left(entry));
+        Self {
+            added: added.without(&removed),
+            removed: gone,
+        }
+    }
+
+    /// Whether nothing was changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty()
+    }
+
     /// Makes this change to `theirs`, another version that began as `base`. Where they
     /// have given a name of ours to something else since, theirs is the later and stays.
     ///
@@ -123,7 +179,7 @@ impl Delta {
         let present = EntrySet::of(theirs);
         let news = present.without(base).without(&self.added);
         let names = news.names();
-        let is_removed = |text: &str| self.removed.0.contains_key(&canonical(text));
+        let is_removed = |text: &str| self.removed.0.contains_key(canonical(text).as_str());
         let removed: Vec<usize> = theirs
             .texts()
             .enumerate()
@@ -149,6 +205,17 @@ impl Delta {
 pub(in crate::store::layout) fn name(entry: &Entry) -> Option<&str> {
     let full = entry.containerd_name.as_deref();
     full.or(entry.ref_name.as_deref())
+}
+
+fn keyed((text, entry): (&str, &Arc<Entry>)) -> (Arc<str>, Arc<EntryText>) {
+    let value = json::parse(text.as_bytes()).unwrap_or_default();
+    let digest = value.get("digest").and_then(Value::as_str);
+    let written = EntryText {
+        text: text.to_owned(),
+        name: name(entry).map(str::to_owned),
+        digest: digest.map(str::to_owned),
+    };
+    (canonical(text).into(), written.into())
 }
 
 /// One text for all ways to write a value: without white space, members sorted.

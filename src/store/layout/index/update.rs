@@ -69,17 +69,28 @@ impl LayoutWriter {
         basis: &Basis<'_>,
         change: impl FnOnce(&mut Draft) -> Result<T, Refusal>,
     ) -> Result<Updated<T>, Error> {
+        let change = |_: &View, draft: &mut Draft| Ok((change(draft)?, basis.blobs.to_vec()));
+        self.update_together(basis.last_good, change)
+    }
+
+    /// As [`LayoutWriter::update`], for a change that only learns under the locks which
+    /// blobs it names. It is shown the index as it was found, too.
+    pub(in crate::store::layout) fn update_together<T>(
+        &self,
+        last_good: Option<&View>,
+        change: impl FnOnce(&View, &mut Draft) -> Result<(T, Vec<StoredBlob>), Refusal>,
+    ) -> Result<Updated<T>, Error> {
         let lock = self.lock()?;
-        let before = self.base(basis.last_good)?;
+        let before = self.base(last_good)?;
         let mut draft = self.draft(&before)?;
-        let answer = change(&mut draft)?;
+        let (answer, blobs) = change(&before, &mut draft)?;
         let is_written = draft.is_changed();
         let after = if is_written {
             self.replace(&before, draft)?
         } else {
             self.settled(before.clone())?
         };
-        for blob in basis.blobs {
+        for blob in &blobs {
             self.relink(blob)?;
         }
         drop(lock);

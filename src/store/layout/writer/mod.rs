@@ -30,7 +30,7 @@ pub(super) use temporary::Temporary;
 
 use super::{Layout, TORN_PATIENCE, TORN_RETRY, refs};
 use crate::oci::Digest;
-use crate::store::Blob;
+use crate::store::blob::{Blob, Identity};
 use crate::store::disk::{self, Disk, DiskFile, RealDisk};
 use crate::store::lock::{self, LayoutLock};
 use crate::store::progress::Unwatched;
@@ -91,6 +91,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// What hindered several changes that were to be written together.
+    #[error(transparent)]
+    Shared(Arc<Self>),
+    /// The thread that wrote several changes together has ended over it.
+    #[error("the thread that was to write the index has failed")]
+    Abandoned,
     /// The system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -102,6 +108,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+impl Error {
+    /// The error itself, also where several callers share it.
+    #[must_use]
+    pub fn kind(&self) -> &Self {
+        match self {
+            Self::Shared(error) => error.kind(),
+            error => error,
+        }
+    }
 }
 
 /// Writes to one layout; any number of them may do so at once, in any processes.
@@ -236,6 +253,12 @@ impl LayoutWriter {
     pub(super) fn settle(&self, file: &dyn DiskFile, path: &str) -> io::Result<()> {
         file.sync()?;
         self.disk.sync_directory(disk::parent(path))
+    }
+
+    /// Which file `oci-layout` is, in which state.
+    pub(super) fn marker(&self) -> Option<Identity> {
+        let status = self.disk.status(super::MARKER).ok()?;
+        Some(status.identity)
     }
 
     /// Takes both locks of the layout.
