@@ -1,4 +1,4 @@
-//! Access control lists: from the text that tars have to the bytes that the kernel takes.
+//! Access control lists: the text that tars have, and the bytes that the kernel takes.
 //!
 //! ```text
 //! user::rwx,user:1000:r--,group::r-x,mask::r-x,other::---      star and libarchive
@@ -139,6 +139,43 @@ fn are_whole(entries: &[Entry]) -> bool {
     once.map(count) == [1; 3] && (named == 0 || count(Tag::Mask) == 1) && !twice
 }
 
+/// The name and the text of a list, given the attribute that it is kept in; `None` if the
+/// attribute is no list, or not one that can be told in words. Whom it is for is told by
+/// number, and root as well: GNU tar knows no other name for sure.
+pub(super) fn to_text(attribute_name: &[u8], bytes: &[u8]) -> Option<(&'static [u8], String)> {
+    let names: [&'static [u8]; 2] = [b"access", b"default"];
+    let name = names
+        .into_iter()
+        .find(|name| attribute(name) == Some(attribute_name))?;
+    let entries = bytes.strip_prefix(&VERSION.to_le_bytes())?;
+    let lines = entries.chunks(8).map(|entry| line(entry.try_into().ok()?));
+    let lines: Vec<String> = lines.collect::<Option<_>>()?;
+    Some((name, lines.join(",")))
+}
+
+/// One entry of the kernel's form, as text.
+fn line([tag_low, tag_high, low, high, id @ ..]: [u8; 8]) -> Option<String> {
+    let tag = u16::from_le_bytes([tag_low, tag_high]);
+    let (word, is_named) = match tag {
+        0x01 => ("user", false),
+        0x02 => ("user", true),
+        0x04 => ("group", false),
+        0x08 => ("group", true),
+        0x10 => ("mask", false),
+        0x20 => ("other", false),
+        _ => return None,
+    };
+    let permissions = u16::from_le_bytes([low, high]);
+    let letter = |bit: u16, letter: char| if permissions & bit == 0 { '-' } else { letter };
+    let letters = [letter(4, 'r'), letter(2, 'w'), letter(1, 'x')];
+    let letters = String::from_iter(letters);
+    let who = u32::from_le_bytes(id);
+    Some(match is_named {
+        true => format!("{word}:{who}:{letters}"),
+        false => format!("{word}::{letters}"),
+    })
+}
+
 fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = VERSION.to_le_bytes().to_vec();
     for entry in entries {
@@ -270,6 +307,49 @@ mod tests {
             let found = from_text(text.as_bytes());
             let found = found.map(|bytes| decoded(&bytes));
             assert_eq!(found.as_deref(), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_takes_becomes_text() {
+        let rows: &[(&str, &str, &str, Option<&str>)] = &[
+            (
+                "no more than a mode",
+                "access",
+                "user::rw-,group::r--,other::---",
+                Some("user::rw-,group::r--,other::---"),
+            ),
+            (
+                "named ones by number",
+                "default",
+                "user::rwx,user:root:r--,user:20:-w-,group::r-x,group:7:--x,mask::r-x,other::---",
+                Some(
+                    "user::rwx,user:0:r--,user:20:-w-,group::r-x,group:7:--x,mask::r-x,other::---",
+                ),
+            ),
+        ];
+        for (name, list, text, expected) in rows {
+            let bytes = from_text(text.as_bytes()).expect(name);
+            let key = attribute(list.as_bytes()).expect(name);
+            let found = to_text(key, &bytes);
+            let found = found.as_ref().map(|(name, text)| (*name, text.as_str()));
+            assert_eq!(
+                found,
+                expected.map(|text| (list.as_bytes(), text)),
+                "{name}"
+            );
+        }
+        let sound = from_text(b"user::rwx,group::r-x,other::---").expect("sound");
+        let access = b"system.posix_acl_access";
+        let rows: &[(&str, &[u8], &[u8])] = &[
+            ("another attribute", b"user.a", &sound),
+            ("nothing", access, b""),
+            ("another version", access, &[1, 0, 0, 0]),
+            ("half an entry", access, &sound[..16]),
+            ("unknown tag", access, &[2, 0, 0, 0, 3, 0, 7, 0, 0, 0, 0, 0]),
+        ];
+        for (name, key, bytes) in rows {
+            assert_eq!(to_text(key, bytes), None, "{name}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The tar format: bytes in, entries out.
+//! The tar format: bytes in, entries out; and back, in [`write`].
 //!
 //! ```text
 //!   bytes of a layer's tar, in pieces        Parser           entries, as they come
@@ -74,6 +74,7 @@ mod sparse;
 #[cfg(test)]
 mod tests;
 mod warning;
+pub mod write;
 mod xattr;
 
 pub use entry::{Content, Device, Entry, Kind, Region, Xattr};
@@ -81,3 +82,4 @@ pub use error::{Error, ErrorClass};
 pub use limits::{Limit, Limits};
 pub use parser::{Parser, Summary};
 pub use warning::{Warning, Warnings};
+pub use xattr::is_hidden as is_hidden_xattr;

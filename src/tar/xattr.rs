@@ -65,7 +65,10 @@ fn read(record: &XattrRecord<'_>) -> Option<Xattr> {
     sound.then_some(Xattr { name, value })
 }
 
-fn is_hidden(name: &[u8]) -> bool {
+/// Whether an extended attribute is left out wherever it comes from, because it would be
+/// acted upon: overlayfs' own ones, and those that the mount makes up.
+#[must_use]
+pub fn is_hidden(name: &[u8]) -> bool {
     HIDDEN.iter().any(|prefix| name.starts_with(prefix))
 }
 
