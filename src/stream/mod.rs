@@ -28,6 +28,7 @@ mod budget;
 mod buffers;
 pub mod checkpoint;
 mod cursor;
+pub mod encode;
 mod error;
 mod gzip;
 mod inflate;
@@ -48,6 +49,7 @@ pub use checkpoint::zstd::{
     Density, find as find_checkpoints, find_with as find_checkpoints_with,
     may_find as may_find_checkpoints,
 };
+pub use encode::{Encoded, Encoder};
 pub use error::{Error, ErrorClass};
 pub use input::Chunks;
 pub use limits::Limits;
