@@ -34,13 +34,16 @@ pub(super) fn file_type(kind: FileKind) -> FileType {
 
 pub(super) fn file_attr(ino: Ino, attr: &Attr) -> FileAttr {
     let time = system_time(attr.mtime);
+    let (access, change) = attr.other_times.map_or((time, time), |times| {
+        (system_time(times.access), system_time(times.change))
+    });
     FileAttr {
         ino: INodeNo(ino.0),
         size: attr.size,
         blocks: attr.stored.div_ceil(512),
-        atime: time,
+        atime: access,
         mtime: time,
-        ctime: time,
+        ctime: change,
         crtime: time,
         kind: file_type(attr.kind),
         perm: attr.mode,

@@ -283,13 +283,18 @@ impl Filesystem for FuseAdapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         guard(|| {
-            let written = self.vfs.write(Handle(fh.0), data, offset);
+            let handle = Handle(fh.0);
+            let dropped = match write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+                true => self.vfs.drop_privileges(handle),
+                false => Ok(()),
+            };
+            let written = dropped.and_then(|()| self.vfs.write(handle, data, offset));
             let len = u32::try_from(data.len()).map_err(|_| Error::Invalid);
             match written.and(len) {
                 Ok(len) => reply.written(len),

@@ -5,6 +5,9 @@
 //! then reads it without asking. Where not, it is read through the daemon: nobody sees a
 //! difference but in speed.
 //!
+//! A file of a session is written by the kernel in the same way. Nothing was verified
+//! there, so nothing is compared.
+//!
 //! Invariant: the kernel wants one mode and one backing file for an inode, from its first
 //! open to its last release; whoever opens it meanwhile gets the same.
 
@@ -20,7 +23,16 @@ use parking_lot::Mutex;
 
 use crate::vfs::Ino;
 
-/// How an inode is read while it is open.
+/// What is known of the bytes of a backing file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// They were verified, and must stay as they were then.
+    Verified,
+    /// They change by what is written through the mount.
+    Changing,
+}
+
+/// How an inode is read and written while it is open.
 #[derive(Debug, Clone)]
 pub(super) enum Mode {
     /// By the kernel, from the backing file.
@@ -78,23 +90,31 @@ impl Passthrough {
         self.offered.store(offered, Ordering::Relaxed);
     }
 
+    /// Whether the kernel offers passthrough, and it has worked so far.
+    pub(super) fn is_offered(&self) -> bool {
+        self.offered.load(Ordering::Relaxed)
+    }
+
     /// Counts one more open of `ino`, whose bytes are those of `file`, if of any;
     /// `open_backing` gives that file to the kernel.
     pub(super) fn open(
         &self,
         ino: Ino,
+        content: Content,
         file: Option<&File>,
         open_backing: impl FnOnce(&File) -> io::Result<BackingId>,
     ) -> Mode {
         let mut open = self.open.lock();
         let inode = open.entry(ino).or_insert_with(|| OpenInode {
             mode: self.mode(file, open_backing),
-            backing: file.and_then(|file| Backing::of(file).ok()),
+            backing: file
+                .filter(|_| content == Content::Verified)
+                .and_then(|file| Backing::of(file).ok()),
             opens: 0,
         });
         let passed = matches!(inode.mode, Mode::Passthrough(_));
-        let right = inode.backing.as_ref().is_some_and(Backing::is_as_verified);
-        if passed && !right {
+        let verified = || inode.backing.as_ref().is_some_and(Backing::is_as_verified);
+        if passed && content == Content::Verified && !verified() {
             if inode.opens == 0 {
                 open.remove(&ino);
             }
@@ -121,7 +141,7 @@ impl Passthrough {
         file: Option<&File>,
         open_backing: impl FnOnce(&File) -> io::Result<BackingId>,
     ) -> Mode {
-        let Some(file) = file.filter(|_| self.offered.load(Ordering::Relaxed)) else {
+        let Some(file) = file.filter(|_| self.is_offered()) else {
             return Mode::Cached;
         };
         match open_backing(file) {

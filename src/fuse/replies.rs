@@ -13,7 +13,7 @@ use fuser::{
 };
 
 use super::convert::{GENERATION, errno, file_attr, file_type};
-use super::passthrough::{Mode, Passthrough};
+use super::passthrough::{Content, Mode, Passthrough};
 use crate::vfs::{
     Attr, Caching, Child, CreatedEntry, Entry, Error, Handle, Ino, Listing, OpenFile, Patience, Vfs,
 };
@@ -80,11 +80,22 @@ fn opened(
     };
     match file.caching() {
         Caching::Direct => Opened::Plain(flags | FopenFlags::FOPEN_DIRECT_IO),
-        Caching::Keep => match passthrough.open(ino, file.backing(), open_backing) {
-            Mode::Passthrough(backing) => Opened::Passthrough(flags, backing),
-            Mode::Cached => Opened::Plain(flags | FopenFlags::FOPEN_KEEP_CACHE),
-            Mode::Refused => Opened::Refused,
-        },
+        caching @ (Caching::Keep | Caching::Shared) => {
+            let content = match caching {
+                Caching::Shared => Content::Changing,
+                _ => Content::Verified,
+            };
+            match passthrough.open(ino, content, file.backing(), open_backing) {
+                Mode::Passthrough(backing) => Opened::Passthrough(flags, backing),
+                // Pages that were read while the kernel had no backing file are stale once
+                // it has written to one.
+                Mode::Cached if content == Content::Changing && passthrough.is_offered() => {
+                    Opened::Plain(flags)
+                }
+                Mode::Cached => Opened::Plain(flags | FopenFlags::FOPEN_KEEP_CACHE),
+                Mode::Refused => Opened::Refused,
+            }
+        }
     }
 }
 
@@ -150,7 +161,7 @@ pub(super) fn open_dir(vfs: &Vfs, ino: Ino, reply: ReplyOpen) {
                 // Names that were read once are read from the page cache from then on,
                 // until the kernel needs the memory.
                 Caching::Keep => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
-                Caching::Direct => FopenFlags::empty(),
+                Caching::Direct | Caching::Shared => FopenFlags::empty(),
             };
             reply.opened(FileHandle(handle.0), flags);
         }

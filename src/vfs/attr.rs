@@ -39,6 +39,15 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
+/// The times of a file that is kept on a disk, beside that of its modification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtherTimes {
+    /// When it was read last, as far as that is noted.
+    pub access: Time,
+    /// When its content or attributes changed last.
+    pub change: Time,
+}
+
 /// What `stat` shows of a node, apart from its inode number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr {
@@ -59,8 +68,11 @@ pub struct Attr {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Modification time; access and change times are shown equal to it.
+    /// Modification time.
     pub mtime: Time,
+    /// Access and change times, where they are kept; else they are shown equal to the
+    /// modification time.
+    pub other_times: Option<OtherTimes>,
     /// How long the kernel may believe these attributes.
     pub lifetime: Lifetime,
 }

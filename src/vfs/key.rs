@@ -26,6 +26,19 @@ pub enum NodeKey {
         /// number.
         number: u32,
     },
+    /// A file that is kept on a disk and can change: see [`NodeKey::kept`].
+    Kept(Arc<KeptKey>),
+}
+
+/// A file, directory or anything else in a directory of a real file system.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct KeptKey {
+    /// Which of the directories that this process shows.
+    pub directory: u64,
+    /// The inode number on the disk.
+    pub number: u64,
+    /// How many files had that number before, of which the kernel may still know one.
+    pub generation: u64,
 }
 
 /// The content of a regular file: it hangs on a digest, never on a path.
@@ -68,6 +81,17 @@ impl NodeKey {
     pub fn inside(tree: &Arc<TreeKey>, number: u32) -> Self {
         let tree = tree.clone();
         Self::Inside { tree, number }
+    }
+
+    /// The key of the file with the inode number `number` in one of the real directories
+    /// that are shown; all names of a file have one key.
+    #[must_use]
+    pub fn kept(directory: u64, number: u64, generation: u64) -> Self {
+        Self::Kept(Arc::new(KeptKey {
+            directory,
+            number,
+            generation,
+        }))
     }
 
     /// A number that is the same for equal keys, also in another run of the program.
@@ -132,6 +156,10 @@ mod tests {
                 inside(place("x", 1), 0),
                 inside(place("x", 2), 0),
                 inside(inside(content("a"), 0), 0),
+                NodeKey::kept(1, 2, 0),
+                NodeKey::kept(2, 2, 0),
+                NodeKey::kept(1, 2, 1),
+                NodeKey::kept(1, 3, 0),
             ]
         };
         for (at, one) in make().iter().enumerate() {

@@ -58,7 +58,7 @@ impl OpenDirectory {
         let caching = node.list_caching();
         let listing = match caching {
             Caching::Keep => Some(node.listing()?),
-            Caching::Direct => None,
+            Caching::Direct | Caching::Shared => None,
         };
         Ok(Self {
             node,

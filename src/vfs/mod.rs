@@ -31,7 +31,7 @@ mod writing;
 
 use std::sync::Arc;
 
-pub use attr::{Attr, Device, FileKind, Lifetime, Time};
+pub use attr::{Attr, Device, FileKind, Lifetime, OtherTimes, Time};
 pub use error::{Error, Fault};
 pub use handle::Handle;
 use handle::HandleTable;

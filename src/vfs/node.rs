@@ -193,6 +193,15 @@ pub trait OpenFile: Debug + Send + Sync {
         false
     }
 
+    /// Takes away what lets the file run with the rights of its owner or group, because
+    /// somebody writes to it who is neither.
+    ///
+    /// # Errors
+    /// What hinders it.
+    fn drop_privileges(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Makes what was written durable.
     ///
     /// # Errors
@@ -215,7 +224,8 @@ pub trait OpenFile: Debug + Send + Sync {
         Caching::Keep
     }
 
-    /// The file whose bytes are exactly these, if the kernel may read it directly.
+    /// The file whose bytes are exactly these, if the kernel may read it directly, and
+    /// write it where the caching is [`Caching::Shared`].
     fn backing(&self) -> Option<&File> {
         None
     }
@@ -237,6 +247,9 @@ pub enum Caching {
     Keep,
     /// Not at all: the content is made at `open` and may be another each time.
     Direct,
+    /// While it is open: it changes by what is written through the mount, and by that
+    /// alone.
+    Shared,
 }
 
 /// Bytes in memory, as an open file.

@@ -204,6 +204,14 @@ impl Vfs {
         self.file(handle)?.write(bytes, offset)
     }
 
+    /// Takes away what lets an open file run with the rights of its owner or group.
+    ///
+    /// # Errors
+    /// As [`OpenFile::drop_privileges`].
+    pub fn drop_privileges(&self, handle: Handle) -> Result<(), Error> {
+        self.file(handle)?.drop_privileges()
+    }
+
     /// A descriptor of an open file was closed.
     ///
     /// # Errors

@@ -37,6 +37,7 @@ impl Record {
             uid: 0,
             gid: 0,
             mtime: Time::default(),
+            other_times: None,
             lifetime: Lifetime::Forever,
         };
         Self {

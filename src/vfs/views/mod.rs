@@ -280,6 +280,7 @@ impl Views {
             uid,
             gid,
             mtime,
+            other_times: None,
             lifetime,
         }
     }

@@ -168,6 +168,7 @@ impl Node for TreeNode {
             uid,
             gid,
             mtime: if node.named { mtime } else { self.tree.created },
+            other_times: None,
             lifetime: Lifetime::Forever,
         })
     }
