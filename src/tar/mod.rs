@@ -1,4 +1,4 @@
-//! The tar format: bytes in, entries out; and back, in [`write`].
+//! The tar format: bytes in, entries out; and back, in [`mod@write`].
 //!
 //! ```text
 //!   bytes of a layer's tar, in pieces        Parser           entries, as they come

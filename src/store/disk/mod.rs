@@ -199,8 +199,8 @@ pub enum Exchange {
     Published,
     /// It is not: what was there was not as expected, and is there again.
     Undone,
-    /// Two others have written: this was there, and now there is what was put in its
-    /// place while the exchange was undone.
+    /// It is, and this was there instead, which nobody has read. It could not be put back,
+    /// or it had been replaced once more by the time it was.
     Displaced(Box<dyn DiskFile>),
 }
 
@@ -226,24 +226,28 @@ pub fn publish_in_place_of(
         }
         other => other?,
     }
-    let displaced = match disk.open(from) {
+    let expected = match disk.open(from) {
         // Nobody has locked that file, so it may have been collected.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        other => Some(other?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(displaced) => is_expected(&*displaced).map(|yes| (!yes).then_some(displaced)),
+        Err(error) => Err(error),
     };
-    match displaced {
-        Some(displaced) if !is_expected(&*displaced)? => {
-            disk.exchange(from, path)?;
-            if disk.status(from)?.is_same_file(&file.status()?) {
-                return Ok(Exchange::Undone);
-            }
+    if matches!(expected, Ok(None)) {
+        disk.sync_directory(parent(path))?;
+        return Ok(Exchange::Published);
+    }
+    // Nobody has read what was there: it must be there again before anything else happens.
+    let undone = disk.exchange(from, path);
+    match (expected?, undone) {
+        (Some(displaced), Err(error)) => {
+            log::warn!("{path} cannot be put back, and is gone on from: {error}");
+            Ok(Exchange::Displaced(displaced))
+        }
+        (Some(displaced), Ok(())) if !disk.status(from)?.is_same_file(&file.status()?) => {
             disk.exchange(from, path)?;
             Ok(Exchange::Displaced(displaced))
         }
-        _ => {
-            disk.sync_directory(parent(path))?;
-            Ok(Exchange::Published)
-        }
+        (_, undone) => undone.map(|()| Exchange::Undone),
     }
 }
 

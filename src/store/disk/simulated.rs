@@ -62,6 +62,8 @@ struct State {
     /// How many steps were taken.
     steps: usize,
     trouble: Trouble,
+    /// What another program puts at a path when a step is about to be taken.
+    meddling: Option<(usize, String, Vec<u8>)>,
     has_unnamed_files: bool,
     has_exchange: bool,
     /// Whether syncing does what it says: a test of the tests.
@@ -100,6 +102,7 @@ impl Default for State {
             next: 1,
             steps: 0,
             trouble: Trouble::None,
+            meddling: None,
             has_unnamed_files: true,
             has_exchange: true,
             is_honest: true,
@@ -131,6 +134,12 @@ impl SimulatedDisk {
         let mut state = self.0.lock();
         state.steps = 0;
         state.trouble = trouble;
+    }
+
+    /// When the step with this number is about to be taken, another program replaces what
+    /// is at `path`.
+    pub(crate) fn meddle(&self, at: usize, path: &str, bytes: &[u8]) {
+        self.0.lock().meddling = Some((at, path.to_owned(), bytes.to_vec()));
     }
 
     /// How many steps were taken since [`Self::expect`].
@@ -208,6 +217,11 @@ impl SimulatedDisk {
         let mut state = self.0.lock();
         let step = state.steps;
         state.steps += 1;
+        if let Some((_, path, bytes)) = state.meddling.take_if(|(at, ..)| *at == step) {
+            let ino = state.new_file();
+            state.file(ino).bytes = bytes;
+            state.set(&path, Some(Node::File(ino)))?;
+        }
         match state.trouble {
             Trouble::PowerCut(at) if step >= at => Err(io::Error::other("the power is cut")),
             Trouble::Failure(at, errno) if step == at => Err(io::Error::from_raw_os_error(errno)),

@@ -242,8 +242,10 @@ impl LayoutWriter {
         match self.disk.status(INDEX) {
             Ok(model) => temporary.file().imitate(&model).map_err(io)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                temporary.publish(INDEX).map_err(io)?;
-                return Ok(Written::Alone);
+                return match temporary.publish_new(INDEX).map_err(io)? {
+                    true => Ok(Written::Alone),
+                    false => self.base(None).map(Written::Preceded),
+                };
             }
             Err(error) => return Err(io(error)),
         }

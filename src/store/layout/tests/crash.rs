@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::TestResult;
 use crate::oci::{Digest, RefName, json};
 use crate::store::Verdicts;
+use crate::store::View;
 use crate::store::disk::simulated::{SimulatedDisk, Trouble, Unsynced};
 use crate::store::disk::{self, Disk};
 use crate::store::layout;
@@ -128,9 +129,18 @@ fn set(writer: &LayoutWriter, name: &str, bytes: &[u8]) -> Result<(), Error> {
 }
 
 fn publish(writer: &LayoutWriter, name: &str, blob: &StoredBlob) -> Result<(), Error> {
+    publish_from(writer, name, blob, None)
+}
+
+fn publish_from(
+    writer: &LayoutWriter,
+    name: &str,
+    blob: &StoredBlob,
+    last_good: Option<&View>,
+) -> Result<(), Error> {
     let basis = Basis {
         blobs: std::slice::from_ref(blob),
-        last_good: None,
+        last_good,
     };
     let name: RefName = name.parse().expect("it is a ref name");
     let bytes = if *blob.digest() == Digest::of(NEW) {
@@ -390,5 +400,61 @@ fn two_files_of_one_name_are_told_apart() -> TestResult {
     assert_eq!(seen, BTreeSet::from(states));
     disk::publish(&disk, &*file, disk::Publication::Rename("a"), "b")?;
     assert_eq!(disk.after_power_cut(0, &[]).read("b")?, b"content");
+    Ok(())
+}
+
+/// An index that another program writes before any step of ours is never lost, also where
+/// a later step fails.
+#[test]
+fn what_somebody_else_writes_in_between_is_never_lost() -> TestResult {
+    let foreign = |entries: &[String]| {
+        let entries = entries.join(",");
+        format!(r#"{{"schemaVersion":2,"manifests":[{entries}]}}"#)
+    };
+    let with_old_too = foreign(&[refs_entry("old", OLD), refs_entry("foreign", OLD)]);
+    for is_missing in [false, true] {
+        let fresh = SimulatedDisk::default();
+        with_old(&fresh)?;
+        let view = writer(&fresh).read_index()?;
+        if is_missing {
+            fresh.unlink("index.json")?;
+        }
+        let attempt = |disk: &SimulatedDisk| {
+            let writer = writer(disk);
+            let blob = writer.store(NEW)?;
+            publish_from(&writer, "new", &blob, Some(&view))
+        };
+        let mut meddled = 0;
+        for at in 0.. {
+            let start = || {
+                let disk = fresh.duplicate();
+                disk.meddle(at, "index.json", with_old_too.as_bytes());
+                disk
+            };
+            let disk = start();
+            disk.expect(Trouble::None);
+            attempt(&disk)?;
+            let steps = disk.steps();
+            if steps <= at {
+                break;
+            }
+            meddled += 1;
+            let row = format!("missing: {is_missing}, written before step {at} of {steps}");
+            assert!(refs_of(&disk)?.contains_key("foreign"), "{row}");
+            for failing in at..steps {
+                let disk = start();
+                disk.expect(Trouble::Failure(failing, libc::EIO));
+                let result = attempt(&disk);
+                disk.expect(Trouble::None);
+                let found = refs_of(&disk)?;
+                assert!(
+                    found.contains_key("foreign"),
+                    "{row}, {failing} fails: {result:?}, {:?}",
+                    found.keys()
+                );
+            }
+        }
+        assert!(meddled > 10, "only {meddled} steps");
+    }
     Ok(())
 }

@@ -155,16 +155,21 @@ impl LayoutWriter {
     /// # Errors
     /// [`Error::Io`].
     pub fn collect(&self) -> Result<usize, Error> {
-        let collected = temporary::collect(&*self.disk)
-            .map_err(|source| self.io("clear", temporary::DIRECTORY, source))?;
-        if self.disk.status(lock::LOCK_FILE).is_ok() {
-            // Taking it and giving it back removes the file; who holds it needs it.
-            match LayoutLock::acquire(&self.disk, Duration::ZERO) {
-                Ok(_) | Err(lock::Error::Busy { .. }) => {}
-                Err(error) => log::warn!("cannot clear {}: {error}", lock::LOCK_FILE),
-            }
+        if self.disk.status(lock::LOCK_FILE).is_err() && !temporary::are_there(&*self.disk) {
+            return Ok(0);
         }
-        Ok(collected)
+        let _lock = match LayoutLock::acquire(&self.disk, Duration::ZERO) {
+            // Giving it back removes its file, which a killed writer may have left.
+            Ok(lock) => lock,
+            // Somebody is at work; the next one clears up.
+            Err(lock::Error::Busy { .. }) => return Ok(0),
+            Err(source) => {
+                let layout = self.path.clone();
+                return Err(Error::Lock { layout, source });
+            }
+        };
+        temporary::collect(&*self.disk)
+            .map_err(|source| self.io("clear", temporary::DIRECTORY, source))
     }
 
     /// Begins a blob of which nothing is known yet.

@@ -90,6 +90,14 @@ impl Temporary {
         Ok(())
     }
 
+    /// Publishes the file under `path` if nothing is there; whether nothing was.
+    pub(in crate::store::layout) fn publish_new(&mut self, path: &str) -> io::Result<bool> {
+        match self.publish_as(Publication::Link, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
     /// Does beforehand what publishing it in place of something needs and what takes time.
     pub(in crate::store::layout) fn prepare(&mut self) -> io::Result<()> {
         self.name()?;
@@ -103,7 +111,19 @@ impl Temporary {
         is_expected: impl Fn(&dyn DiskFile) -> io::Result<bool>,
     ) -> io::Result<Exchange> {
         let name = self.name()?;
-        disk::publish_in_place_of(&*self.disk, &*self.file, &name, path, is_expected)
+        let result = disk::publish_in_place_of(&*self.disk, &*self.file, &name, path, is_expected);
+        if result.is_err() && !self.is_at(&name) {
+            // It is what was there before, which nobody has read.
+            self.name = None;
+        }
+        result
+    }
+
+    fn is_at(&self, name: &str) -> bool {
+        let present = self.disk.status(name);
+        present
+            .and_then(|present| Ok(present.is_same_file(&self.file.status()?)))
+            .unwrap_or(false)
     }
 
     fn publish_as(&self, publication: Publication<'_>, path: &str) -> io::Result<()> {
@@ -145,7 +165,13 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes the files that nobody has locked; how many those were.
+/// Whether there are any files.
+pub(super) fn are_there(disk: &dyn Disk) -> bool {
+    disk.list(DIRECTORY).is_ok_and(|names| !names.is_empty())
+}
+
+/// Removes the files that nobody has locked; how many those were. Only under the locks of
+/// the layout: an index that was put aside for a moment lies there unlocked.
 pub(super) fn collect(disk: &dyn Disk) -> io::Result<usize> {
     let names = match disk.list(DIRECTORY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
