@@ -202,7 +202,8 @@ impl Delta {
 }
 
 /// The name under which an entry is shown.
-pub(in crate::store::layout) fn name(entry: &Entry) -> Option<&str> {
+#[must_use]
+pub fn name(entry: &Entry) -> Option<&str> {
     let full = entry.containerd_name.as_deref();
     full.or(entry.ref_name.as_deref())
 }

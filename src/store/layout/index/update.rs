@@ -142,7 +142,10 @@ impl LayoutWriter {
     }
 
     /// The index as it is now, for decisions that are checked again under the locks.
-    pub(in crate::store::layout) fn present(&self) -> Result<Draft, Error> {
+    ///
+    /// # Errors
+    /// As [`Self::read_index`].
+    pub fn present(&self) -> Result<Draft, Error> {
         self.draft(&self.base(None)?)
     }
 

@@ -1,14 +1,17 @@
 //! One blob being written: bytes -> hash -> temporary -> commit.
 
+mod sealed;
+
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+pub use sealed::SealedBlob;
+
 use super::{Error, LayoutWriter, Temporary, temporary};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
-use crate::store::disk::{self, DiskFile};
-use crate::store::layout::blobs;
+use crate::store::disk::DiskFile;
 use crate::store::verify::Verdict;
 
 /// How many bytes are written and hashed at a time.
@@ -163,44 +166,12 @@ impl BlobWriter {
     }
 
     fn publish(mut self, digest: Digest) -> Result<StoredBlob, Error> {
-        let size = self.flushed;
-        let path = blobs::path(&digest);
-        let directory = disk::parent(&path);
-        disk::make_directories(&*self.writer.disk, directory)
-            .map_err(|source| self.writer.io("create", directory, source))?;
-        if let Some(existing) = self.writer.find_sound(&digest, size, &path)? {
-            self.writer
-                .settle(&*existing, &path)
-                .map_err(|source| self.writer.io("sync", &path, source))?;
-            return Ok(StoredBlob::new(digest, size, existing.into()));
-        }
-        self.temporary
-            .publish(&path)
-            .map_err(|source| self.writer.io("write", &path, source))?;
-        let blob = StoredBlob::new(digest, size, self.temporary.share());
-        self.writer.remember(&blob);
-        Ok(blob)
+        sealed::publish(&self.writer, &mut self.temporary, digest, self.flushed)
     }
 
     /// The digest by another algorithm than the usual one, from the file.
     fn hash_again(&self, algorithm: Algorithm) -> Result<Option<Digest>, Error> {
-        let Some(mut hasher) = Hasher::new(algorithm) else {
-            return Ok(None);
-        };
-        let mut buf = vec![0; CHUNK];
-        let mut offset = 0;
-        loop {
-            let len = self
-                .temporary
-                .file()
-                .read_at(&mut buf, offset)
-                .map_err(|source| self.writer.io("read", temporary::DIRECTORY, source))?;
-            if len == 0 {
-                return Ok(Some(hasher.finish()));
-            }
-            hasher.update(&buf[..len]);
-            offset += len as u64;
-        }
+        sealed::hash_again(&self.writer, self.temporary.file(), algorithm)
     }
 
     fn flush_buffer(&mut self) -> io::Result<()> {

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use blob::{BlobWriter, StoredBlob};
+pub use blob::{BlobWriter, SealedBlob, StoredBlob};
 pub(super) use temporary::Temporary;
 
 use super::{Layout, TORN_PATIENCE, TORN_RETRY, refs};
@@ -141,7 +141,7 @@ impl LayoutWriter {
     }
 
     /// A writer to a layout on `disk`, which messages call `path`.
-    pub(super) fn on(disk: Arc<dyn Disk>, path: &Path, verdicts: Arc<Verdicts>) -> Self {
+    pub(crate) fn on(disk: Arc<dyn Disk>, path: &Path, verdicts: Arc<Verdicts>) -> Self {
         Self {
             disk,
             path: path.to_owned(),
@@ -186,13 +186,21 @@ impl LayoutWriter {
     /// As [`BlobWriter::commit`].
     pub fn store(&self, bytes: &[u8]) -> Result<StoredBlob, Error> {
         let mut blob = self.blob()?;
-        let path = self.path.join(temporary::DIRECTORY);
-        io::Write::write_all(&mut blob, bytes).map_err(|source| Error::Io {
-            action: "write",
-            path,
-            source,
-        })?;
+        let written = io::Write::write_all(&mut blob, bytes);
+        written.map_err(|source| self.write_error(source))?;
         blob.commit()
+    }
+
+    /// A failure to write to a file that has no name yet, as an error of this layout.
+    #[must_use]
+    pub fn write_error(&self, source: io::Error) -> Error {
+        self.io("write", temporary::DIRECTORY, source)
+    }
+
+    /// Whether something has the name of the blob, sound or not.
+    #[must_use]
+    pub fn is_present(&self, digest: &Digest) -> bool {
+        self.disk.status(&super::blobs::path(digest)).is_ok()
     }
 
     /// Takes a blob that the layout itself has already, so that the index can name it:
