@@ -49,12 +49,13 @@ pub use checkpoint::zstd::{
     Density, find as find_checkpoints, find_with as find_checkpoints_with,
     may_find as may_find_checkpoints,
 };
+pub use cursor::head;
 pub use encode::{Encoded, Encoder};
 pub use error::{Error, ErrorClass};
 pub use input::Chunks;
 pub use limits::Limits;
 pub use offset::{BlobOffset, TarOffset};
-pub use pass::{Sink, scan};
+pub use pass::{Sink, decode, scan};
 pub use reader::Stream;
 pub use sniff::Compression;
 pub use span::{Checkpoints, SpanId, SpanTable};

@@ -49,23 +49,40 @@ pub trait Sink: Chunks {
 /// What is wrong with the stream; see [`Error`].
 pub fn scan(source: &dyn ReadAt, sink: &mut dyn Sink, limits: &Limits) -> Result<SpanTable, Error> {
     let compression = Compression::of(source)?;
-    let room = match compression {
-        Compression::Plain | Compression::Gzip => SPAN_SIZE,
-        Compression::Zstd => ZSTD_ROOM,
-    };
-    let mut pass = Pass::new(source, sink, limits, room);
-    match compression {
-        Compression::Plain => pass.plain()?,
-        Compression::Gzip => pass.gzip()?,
-        Compression::Zstd => pass.zstd()?,
-    }
+    let mut pass = Pass::new(source, sink, limits, compression, Keep::Table);
+    pass.run(compression)?;
     pass.finish(compression)
+}
+
+/// Decodes all of a stream as [`scan`] does, and keeps nothing of it: for what is read
+/// once, in order. Says how it was compressed.
+///
+/// # Errors
+/// As [`scan`].
+pub fn decode(
+    source: &dyn ReadAt,
+    sink: &mut dyn Sink,
+    limits: &Limits,
+) -> Result<Compression, Error> {
+    let compression = Compression::of(source)?;
+    let mut pass = Pass::new(source, sink, limits, compression, Keep::Nothing);
+    pass.run(compression)?;
+    pass.cut()?;
+    Ok(compression)
+}
+
+/// What is left of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Table,
+    Nothing,
 }
 
 struct Pass<'a> {
     source: &'a dyn ReadAt,
     sink: &'a mut dyn Sink,
     limits: &'a Limits,
+    keep: Keep,
     /// The most bytes of a span.
     room: usize,
     /// The span being decoded, and how much of it there is.
@@ -86,12 +103,18 @@ impl<'a> Pass<'a> {
         source: &'a dyn ReadAt,
         sink: &'a mut dyn Sink,
         limits: &'a Limits,
-        room: usize,
+        compression: Compression,
+        keep: Keep,
     ) -> Self {
+        let room = match compression {
+            Compression::Plain | Compression::Gzip => SPAN_SIZE,
+            Compression::Zstd => ZSTD_ROOM,
+        };
         Self {
             source,
             sink,
             limits,
+            keep,
             room,
             buf: vec![0; room],
             len: 0,
@@ -100,6 +123,14 @@ impl<'a> Pass<'a> {
             checkpoint_at: TarOffset(0),
             spans: Vec::new(),
             checkpoints: Checkpoints::default(),
+        }
+    }
+
+    fn run(&mut self, compression: Compression) -> Result<(), Error> {
+        match compression {
+            Compression::Plain => self.plain(),
+            Compression::Gzip => self.gzip(),
+            Compression::Zstd => self.zstd(),
         }
     }
 
@@ -139,7 +170,7 @@ impl<'a> Pass<'a> {
                 })?,
                 gzip::Event::Boundary { bit_offset } => {
                     idle.block(self.limits)?;
-                    if self.since_checkpoint() >= SPACING {
+                    if self.keep == Keep::Table && self.since_checkpoint() >= SPACING {
                         let window = decoder.window();
                         self.deflate_mark(bit_offset, window)?;
                     }
@@ -197,6 +228,9 @@ impl<'a> Pass<'a> {
     /// Makes a checkpoint here, which ends the current span.
     fn mark(&mut self, restart: Restart) -> Result<(), Error> {
         self.cut()?;
+        if self.keep == Keep::Nothing {
+            return Ok(());
+        }
         let span = SpanId(u32::try_from(self.spans.len()).map_err(|_| self.too_many())?);
         // Empty members and frames leave several at one place: the last is the best.
         self.checkpoints.list.pop_if(|last| last.span == span);
@@ -255,11 +289,13 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         self.buf.truncate(self.len);
-        self.spans.push(Span {
-            tar_offset: self.start,
-            blob_offset: self.place,
-            check: span::check(&self.buf),
-        });
+        if self.keep == Keep::Table {
+            self.spans.push(Span {
+                tar_offset: self.start,
+                blob_offset: self.place,
+                check: span::check(&self.buf),
+            });
+        }
         self.start.0 += self.len as u64;
         self.len = 0;
         self.check_limits()?;
