@@ -14,7 +14,9 @@
 //!   9  cli      the command (part of the binary)
 //!   8  fuse     speaks FUSE for a Vfs, and decides nothing
 //!   7  vfs      the tree that users see, without FUSE
+//!   6  ingest   from any bytes to blobs and entries of a layout
 //!   5  rootfs   the trees of an image's layers, merged
+//!      archive  archives of images: what the members of such a tar mean
 //!   4  layer    one layer blob: its stream and its table of contents
 //!   3  stream   random access into compressed bytes
 //!   2  store    blobs and refs of a layout: verified once, written durably, watched
@@ -33,7 +35,9 @@
 //!   stable code, and one bad image never disturbs another.
 //! - An error says what is wrong in words; [`vfs::Error::errno`] alone makes a number of it.
 
+pub mod archive;
 pub mod fuse;
+pub mod ingest;
 pub mod layer;
 pub mod oci;
 pub mod rootfs;

@@ -26,6 +26,7 @@
 )]
 
 mod extract;
+mod fingerprint;
 mod header;
 mod layer;
 mod layout;
@@ -41,6 +42,7 @@ mod tree;
 mod verify;
 
 pub use extract::{Event, Extracted, Refusal, Whiteouts, hidden_by, join};
+pub use fingerprint::Fingerprint;
 pub use header::{TarHeader, extension, pax, pax_record, sum_block};
 pub use layer::{Compression, compress, tar_of};
 pub use layout::{Damage, Layer, TestLayout, digest_of, host_architecture, size_of};

@@ -7,6 +7,7 @@ mod commit;
 #[path = "../common/mod.rs"]
 mod common;
 mod fuzz;
+mod ingest;
 mod layer;
 mod rootfs;
 mod sample;
