@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use ocifs::fuse::MountError;
+use ocifs::ingest;
 use ocifs::store::layout::refs;
 use ocifs::store::layout::writer;
 use ocifs::store::{cache_dir, layout, lock, verify};
@@ -78,8 +79,14 @@ pub(crate) fn report(error: &anyhow::Error) -> Status {
 }
 
 /// What the user can do about it.
-fn hint(error: &anyhow::Error) -> Option<&'static str> {
+pub(crate) fn hint(error: &anyhow::Error) -> Option<&'static str> {
     for cause in error.chain() {
+        if let Some(ingest::Error::Writer(writer::Error::Refused(refs::Refusal::Exists {
+            ..
+        }))) = cause.downcast_ref()
+        {
+            return Some("--allow-delete moves it");
+        }
         if let Some(writer::Error::Refused(refusal)) = cause.downcast_ref() {
             return of_refusal(refusal).1;
         }
@@ -98,6 +105,9 @@ pub(crate) fn status(error: &anyhow::Error) -> Status {
         }
         if let Some(error) = cause.downcast_ref::<vfs::Error>() {
             return of_vfs(error);
+        }
+        if let Some(error) = cause.downcast_ref::<ingest::Error>() {
+            return of_ingest(error);
         }
         if let Some(error) = cause.downcast_ref::<layout::Error>() {
             return of_layout(error);
@@ -122,6 +132,17 @@ pub(crate) fn of_vfs(error: &vfs::Error) -> Status {
         vfs::Error::Damaged(_) | vfs::Error::Malformed(_) | vfs::Error::Limit(_) => Status::Corrupt,
         vfs::Error::NotDirectory | vfs::Error::IsDirectory | vfs::Error::Invalid => Status::Usage,
         _ => Status::Failure,
+    }
+}
+
+/// The exit status of a refused import.
+fn of_ingest(error: &ingest::Error) -> Status {
+    use ingest::ErrorClass as C;
+    match error.class() {
+        C::Io => Status::Failure,
+        C::Invalid => Status::Usage,
+        C::Exists | C::Missing | C::Unsupported => Status::Finding,
+        C::Mismatch | C::Malformed | C::Limit => Status::Corrupt,
     }
 }
 

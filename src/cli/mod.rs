@@ -9,6 +9,7 @@ mod daemon;
 mod demo;
 pub(crate) mod error;
 mod format;
+mod import;
 mod index;
 mod inherited;
 mod inspect;
@@ -78,6 +79,8 @@ enum Command {
     /// Read layers ahead of time, so that no mount need wait for it; or show and drop what
     /// is kept of them.
     Index(index::Arguments),
+    /// Bring files into a layout: archives, layers, manifests, or anything as an artifact.
+    Import(import::Arguments),
     /// Give an image of a layout one more name.
     Tag(tag::Arguments),
     /// Take a name away; blobs stay.
@@ -102,6 +105,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cat(arguments) => cat::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Index(arguments) => index::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Untag(arguments) => untag::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

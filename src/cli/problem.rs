@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-use ocifs::vfs;
+use ocifs::{ingest, vfs};
 use serde_json::{Value, json};
 
 use super::error::{self, Status};
@@ -61,7 +61,17 @@ impl Problem {
         if let Some(error) = fault {
             return Self::new(of, error);
         }
-        Self::request(of, format!("{error:#}"), error::status(error))
+        let ingest = |cause: &(dyn std::error::Error + 'static)| {
+            let error = cause.downcast_ref::<ingest::Error>()?;
+            Some(error.code())
+        };
+        let hint = error::hint(error).map_or_else(String::new, |hint| format!("; {hint}"));
+        Self {
+            of,
+            code: error.chain().find_map(ingest).unwrap_or(REQUEST),
+            text: format!("{error:#}{hint}"),
+            status: error::status(error),
+        }
     }
 
     pub(crate) fn json(&self) -> Value {

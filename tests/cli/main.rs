@@ -10,6 +10,7 @@ mod unmount;
 mod cache;
 mod demo;
 mod file_trees;
+mod import;
 mod index;
 mod reading;
 mod status;

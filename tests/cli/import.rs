@@ -1,0 +1,239 @@
+//! `import`: what is said about what comes in, and what is refused.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::common::{
+    Compression, Fingerprint, TestLayout, compress, run_ok, tar_of, verify_layout,
+};
+use super::{OCIFS, ocifs, stderr, stdout};
+
+/// A layout, and files to bring in.
+struct Sample {
+    layout: TestLayout,
+    files: TempDir,
+}
+
+impl Sample {
+    fn new() -> Self {
+        Self {
+            layout: TestLayout::new(),
+            files: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.files.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn import(&self, arguments: &[&str]) -> Output {
+        let layout = self.layout.path().to_str().unwrap();
+        let output = ocifs(&[&["import", layout], arguments].concat());
+        verify_layout(self.layout.path());
+        output
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.import(&[arguments, &["--json"]].concat());
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = self.layout.entries();
+        let name = |entry: &Value| {
+            let name = entry["annotations"]["org.opencontainers.image.ref.name"].as_str();
+            name.unwrap_or_default().to_owned()
+        };
+        entries.iter().map(name).collect()
+    }
+}
+
+fn golden(name: &str) -> String {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn files_become_what_they_are() {
+    let sample = Sample::new();
+    let layer = compress(Compression::Gzip, &tar_of(&[("etc/motd", b"hello\n")]));
+    let files = [
+        golden("skopeo-docker-archive.tar.gz"),
+        golden("skopeo-oci-archive.tar"),
+        sample.file("base%2Flayer.tar.gz", &layer),
+        sample.file("my notes.txt", b"hello\n"),
+    ];
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let output = sample.import(&files);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(output.stderr.is_empty(), "{}", stderr(&output));
+    let names = [
+        "docker.io/library/app:1",
+        "app:1",
+        "base/layer",
+        "my-notes.txt",
+    ];
+    assert_eq!(sample.names(), names);
+    let text = stdout(&output);
+    let lines: Vec<&str> = text.lines().collect();
+    let kinds = ["docker-archive", "oci-archive", "layer", "artifact"];
+    assert_eq!(lines.len(), 4, "{text}");
+    for ((line, name), kind) in lines.iter().zip(names).zip(kinds) {
+        assert!(line.starts_with(name) && line.contains(kind), "{line}");
+        assert!(line.contains("blobs new"), "{line}");
+    }
+    let output = sample.import(&files);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(
+        text.lines().all(|line| line.ends_with("nothing new")),
+        "{text}"
+    );
+    assert_eq!(sample.names(), names);
+}
+
+#[test]
+fn json_says_it_all() {
+    let sample = Sample::new();
+    let good = sample.file("notes", b"hello\n");
+    let bad = sample.file("bad.tar", &tar_of(&[("a", b"1")])[..600]);
+    let reports = sample.json(&[&good, &bad]);
+    let first = &reports[0];
+    assert_eq!(first["file"], json!(good));
+    assert_eq!(first["kind"], "artifact");
+    assert_eq!(first["images"][0]["ref"], "notes");
+    assert_eq!(
+        first["images"][0]["digest"],
+        sample.layout.entries()[0]["digest"]
+    );
+    let blobs = first["blobs"].as_array().unwrap();
+    assert_eq!(blobs.len(), 3);
+    assert!(blobs.iter().all(|blob| blob["new"] == json!(true)));
+    assert_eq!(reports[1]["error"]["code"], "TAR_TRUNCATED");
+    assert_eq!(reports.as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn exit_status() {
+    let sample = Sample::new();
+    let text = sample.file("notes", b"hello\n");
+    let other = sample.file("other", b"other\n");
+    let bad = sample.file("bad.tar", &tar_of(&[("a", b"1")])[..600]);
+    let percent = sample.file("50%", b"x");
+    let missing = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "x", "digest": format!("sha256:{}", "0".repeat(64)), "size": 1},
+        "layers": [],
+    });
+    let missing = sample.file("missing.json", missing.to_string().as_bytes());
+    let lying = sample.file(&format!("sha256:{}", "0".repeat(64)), b"x");
+    let dir = sample.files.path().to_str().unwrap();
+    let rows: &[(&str, &[&str], i32, &str)] = &[
+        ("no file", &[], 2, "FILE"),
+        ("no such file", &["/no/such/file"], 1, "does not exist"),
+        ("a directory", &[dir], 2, "directory"),
+        ("no name", &["-"], 2, "--name"),
+        (
+            "one name for two",
+            &[&text, &other, "--name", "x"],
+            2,
+            "--name",
+        ),
+        (
+            "a name that is none",
+            &[&text, "--name", "a b"],
+            2,
+            "ref name",
+        ),
+        ("a file name that is none", &[&percent], 2, "--name"),
+        ("half a tar", &[&bad], 3, "TAR_TRUNCATED"),
+        ("a blob is missing", &[&missing], 1, "COMMIT_INCOMPLETE"),
+        ("another digest", &[&lying], 3, "BLOB_DIGEST"),
+    ];
+    let before = Fingerprint::of(sample.layout.path());
+    for (name, arguments, status, words) in rows {
+        let output = sample.import(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(*status),
+            "{name}: {}",
+            stderr(&output)
+        );
+        assert!(
+            stderr(&output).contains(words),
+            "{name}: {}",
+            stderr(&output)
+        );
+        assert_eq!(before, Fingerprint::of(sample.layout.path()), "{name}");
+    }
+}
+
+#[test]
+fn refs_move_only_when_that_is_allowed() {
+    let sample = Sample::new();
+    let (one, two) = (sample.file("one", b"1"), sample.file("two", b"2"));
+    assert!(sample.import(&[&one, "--name", "app:1"]).status.success());
+    let before = Fingerprint::of(sample.layout.path());
+    let output = sample.import(&[&two, "--name", "app:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("--allow-delete"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(before, Fingerprint::of(sample.layout.path()));
+    let same = sample.import(&[&one, "--name", "app:1"]);
+    assert!(same.status.success(), "{}", stderr(&same));
+    let moved = sample.import(&[&two, "--name", "app:1", "--allow-delete"]);
+    assert!(moved.status.success(), "{}", stderr(&moved));
+    assert_eq!(sample.names(), ["app:1"]);
+}
+
+#[test]
+fn one_bad_file_hinders_no_other() {
+    let sample = Sample::new();
+    let bad = sample.file("bad.tar", &tar_of(&[("a", b"1")])[..600]);
+    let good = sample.file("good", b"1");
+    let output = sample.import(&[&bad, &good]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(sample.names(), ["good"]);
+}
+
+/// Standard input and pipes can be read once, whatever comes out of them.
+#[test]
+fn what_can_be_read_only_once() {
+    let sample = Sample::new();
+    let layout = sample.layout.path();
+    for (file, name) in [
+        ("skopeo-docker-archive.tar.gz", "a"),
+        ("v7.tar", "b/v7"),
+        ("MADE.md", "c"),
+    ] {
+        let output = Command::new(OCIFS)
+            .arg("import")
+            .arg(layout)
+            .args(["-", "--name", name])
+            .stdin(Stdio::from(File::open(golden(file)).unwrap()))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{file}: {}", stderr(&output));
+    }
+    assert_eq!(sample.names(), ["docker.io/library/app:1", "b/v7", "c"]);
+    let script = format!(
+        "{OCIFS} import {} --name piped <(cat {})",
+        layout.display(),
+        golden("v7.tar")
+    );
+    run_ok("bash", &["-c", &script]);
+    assert_eq!(sample.names().last().map(String::as_str), Some("piped"));
+    verify_layout(layout);
+}
