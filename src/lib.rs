@@ -17,6 +17,7 @@
 //!   6  ingest   from any bytes to blobs and entries of a layout
 //!   5  rootfs   the trees of an image's layers, merged
 //!      archive  archives of images: what the members of such a tar mean
+//!      pack     a file tree as the layer of an image
 //!   4  layer    one layer blob: its stream and its table of contents
 //!   3  stream   random access into compressed bytes
 //!   2  store    blobs and refs of a layout: verified once, written durably, watched
@@ -40,6 +41,7 @@ pub mod fuse;
 pub mod ingest;
 pub mod layer;
 pub mod oci;
+pub mod pack;
 pub mod rootfs;
 pub mod store;
 pub mod stream;

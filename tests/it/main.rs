@@ -9,6 +9,7 @@ mod common;
 mod fuzz;
 mod ingest;
 mod layer;
+mod pack;
 mod rootfs;
 mod sample;
 mod stream;
