@@ -8,9 +8,6 @@ use rustix::io::Errno;
 
 use crate::tar::Region;
 
-/// The unit of `st_blocks`, in bytes.
-const SECTOR: u64 = 512;
-
 /// What a hole must save at least, in bytes: the headers of a sparse file, about.
 const LEAST_SAVED: u64 = 1024;
 
@@ -22,13 +19,13 @@ const REGION_COST: u64 = 40;
 /// smallest holes are filled.
 pub(super) fn regions(file: impl AsFd, stat: &Stat, max: u64) -> io::Result<Option<Vec<Region>>> {
     let size = size(stat);
-    let on_disk = u64::try_from(stat.st_blocks).unwrap_or(0) * SECTOR;
-    // Asking costs a call for each region, and most files have every block that they need.
-    if on_disk >= size {
+    // The blocks that a file takes are no hint: those of its attributes count as well.
+    if size <= LEAST_SAVED {
         return Ok(None);
     }
     let mut found = Regions::new(max);
     let mut at = 0;
+    // Nearly every file ends with its first region: two calls.
     while at < size {
         let data = match seek(&file, SeekFrom::Data(at)) {
             Ok(data) => data,

@@ -59,16 +59,15 @@ pub(super) const fn block_size(compression: Compression) -> usize {
 
 /// What one worker compresses with.
 pub(super) enum Codec {
-    Deflate(Compress),
+    /// A compressor for each block: one that is used again hashes bytes of its window that
+    /// the block before has left there, and finds other matches than a new one.
+    Deflate,
     Zstd(CCtx<'static>),
 }
 
 impl Codec {
     pub(super) fn deflate() -> Self {
-        Self::Deflate(Compress::new(
-            flate2::Compression::new(DEFLATE_LEVEL),
-            false,
-        ))
+        Self::Deflate
     }
 
     pub(super) fn zstd() -> Self {
@@ -87,17 +86,15 @@ impl Codec {
     pub(super) fn encode(&mut self, job: &Job) -> Part {
         let mut crc = crc32fast::Hasher::new();
         let bytes = match self {
-            Self::Deflate(compress) => {
+            Self::Deflate => {
                 crc.update(&job.block);
-                deflate(compress, job)
+                deflate(job)
             }
             Self::Zstd(context) => frame(context, &job.block),
         };
-        let bytes = Arc::new(bytes);
-        let decoded_len = job.block.len();
         Part {
-            bytes,
-            decoded_len,
+            bytes: Arc::new(bytes),
+            decoded_len: job.block.len(),
             crc,
         }
     }
@@ -106,9 +103,9 @@ impl Codec {
 /// A block as deflate blocks that end at a byte, the last one marked as such.
 ///
 /// Spec: RFC 1951 section 3.2.3.
-fn deflate(compress: &mut Compress, job: &Job) -> Vec<u8> {
+fn deflate(job: &Job) -> Vec<u8> {
     const SOUND: &str = "a raw stream takes any window and any bytes";
-    compress.reset();
+    let mut compress = Compress::new(flate2::Compression::new(DEFLATE_LEVEL), false);
     if let Some(before) = &job.before {
         let window = &before[before.len().saturating_sub(WINDOW_SIZE)..];
         compress.set_dictionary(window).expect(SOUND);
@@ -118,17 +115,18 @@ fn deflate(compress: &mut Compress, job: &Job) -> Vec<u8> {
     } else {
         FlushCompress::Sync
     };
-    let mut out = Vec::with_capacity(job.block.len() / 2 + 1024);
-    let start = compress.total_in();
+    // Enough for what does not compress, so that one call does it.
+    let room = job.block.len() + job.block.len() / 8 + 1024;
+    let mut out = Vec::with_capacity(room);
     loop {
-        let taken = usize::try_from(compress.total_in() - start).expect("within the block");
+        let taken = usize::try_from(compress.total_in()).expect("within the block");
         let status = compress.compress_vec(&job.block[taken..], &mut out, flush);
         // Room that is left says that nothing is held back.
         let has_room = out.len() < out.capacity();
         match status.expect(SOUND) {
             Status::StreamEnd => return out,
             _ if has_room && !job.is_last => return out,
-            _ => out.reserve(job.block.len() / 2 + 1024),
+            _ => out.reserve(room),
         }
     }
 }

@@ -157,3 +157,34 @@ fn gzip_has_no_time_in_it() {
     let header = encoded(b"x", Compression::Gzip, 1).sink;
     assert_eq!(header[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
 }
+
+/// Words of a small alphabet, which match each other nearly everywhere.
+fn words(len: usize, seed: u64) -> Vec<u8> {
+    let noise = noise(len + 8 * 1000);
+    let start = usize::try_from(seed * 8).expect("small");
+    noise[start..start + len]
+        .iter()
+        .map(|byte| b'a' + byte % 3)
+        .collect()
+}
+
+#[test]
+fn what_was_compressed_before_makes_no_difference() {
+    let job = |before: &[u8], block: &[u8]| Job {
+        block: Arc::new(block.to_vec()),
+        before: Some(Arc::new(before.to_vec())),
+        is_last: false,
+        done: mpsc::sync_channel(1).0,
+    };
+    for make in [Codec::deflate, Codec::zstd] {
+        let mut used = make();
+        for seed in 0..300 {
+            let (before, block) = (words(100, seed), words(5000, seed + 300));
+            let job = job(&before, &block);
+            assert!(
+                used.encode(&job).bytes == make().encode(&job).bytes,
+                "{seed}"
+            );
+        }
+    }
+}

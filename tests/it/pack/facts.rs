@@ -40,17 +40,27 @@ pub(super) struct Fact {
 /// All names, by path; the root is the empty one.
 pub(super) type Facts = BTreeMap<Vec<u8>, Fact>;
 
+impl Fact {
+    /// All but the bytes of a file, in one line.
+    fn describe(&self) -> String {
+        let bytes = Digest::of(&self.bytes);
+        let brief = Self {
+            bytes: Vec::new(),
+            first: Vec::new(),
+            ..self.clone()
+        };
+        let (len, first) = (self.bytes.len(), self.first.escape_ascii());
+        format!("{brief:?}, {len} bytes {bytes}, first {first}")
+    }
+}
+
 /// The first difference between two trees, in words.
 pub(super) fn difference(ours: &Facts, theirs: &Facts) -> Option<String> {
     let paths = ours.keys().chain(theirs.keys());
     let mut paths = paths.filter(|path| ours.get(*path) != theirs.get(*path));
     paths.next().map(|path| {
-        let shown = path.escape_ascii();
-        format!(
-            "{shown}: {:#?}\nand not\n{:#?}",
-            ours.get(path),
-            theirs.get(path)
-        )
+        let [ours, theirs] = [ours, theirs].map(|facts| facts.get(path).map(Fact::describe));
+        format!("{}:\n{ours:?}\n{theirs:?}", path.escape_ascii())
     })
 }
 
