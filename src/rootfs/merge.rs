@@ -4,31 +4,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::Error;
+use super::limits::Limits;
 use super::relocate::{Conflict, relocate};
-use super::resolve::Lower;
+use super::resolve::{Lower, Stuck};
 use super::whiteout::{Meaning, meaning};
 use super::{Name, NodeId, Origin, Record, Rootfs};
 use crate::layer::tree::{self, Kind, Tree};
-use crate::tar::Limits;
-
-/// How often symlinks in lower layers may send entries elsewhere, and those again. Each
-/// round moves all that it finds; images need one or two.
-const MAX_ROUNDS: u64 = 64;
-
-/// How many nodes the layers of an image may have together. The largest real images have
-/// some two million; each costs about a hundred bytes of memory.
-const MAX_NODES: u64 = 16_000_000;
+use crate::tar;
 
 /// Applies layers to an empty directory, the base layer first.
-pub(super) fn merge(mut layers: Vec<Arc<Tree>>) -> Result<Rootfs, Error> {
+pub(super) fn merge(mut layers: Vec<Arc<Tree>>, limits: &Limits) -> Result<Rootfs, Error> {
     if layers.is_empty() {
         // The root is always a node of some layer.
-        let nothing = tree::Builder::new(&Limits::default()).finish();
+        let nothing = tree::Builder::new(&tar::Limits::default()).finish();
         layers.push(Arc::new(nothing));
     }
     check_size(layers.iter().map(|tree| tree.len() as u64).sum())?;
-    for _ in 0..MAX_ROUNDS {
-        let mut merge = Merge::new(&layers);
+    for _ in 0..limits.rounds {
+        let mut merge = Merge::new(&layers, limits);
         merge.run()?;
         if merge.conflicts.is_empty() {
             let Merge { names, records, .. } = merge;
@@ -39,11 +32,11 @@ pub(super) fn merge(mut layers: Vec<Arc<Tree>>) -> Result<Rootfs, Error> {
             });
         }
         let conflicts = merge.conflicts;
-        relocate(&mut layers, conflicts)?;
+        relocate(&mut layers, conflicts, limits)?;
     }
     Err(Error::Limit {
         what: "rounds of following symlinks",
-        max: MAX_ROUNDS,
+        max: limits.rounds,
     })
 }
 
@@ -53,13 +46,22 @@ pub(super) fn merge(mut layers: Vec<Arc<Tree>>) -> Result<Rootfs, Error> {
 /// # Errors
 /// [`Error::Limit`].
 pub fn check_size(nodes: u64) -> Result<(), Error> {
-    if nodes > MAX_NODES {
-        return Err(Error::Limit {
-            what: "files and directories in all layers",
-            max: MAX_NODES,
-        });
+    let max = Limits::default().entries;
+    check("files and directories in all layers", nodes, max)
+}
+
+/// Refuses `found` of something if that is more than `max`.
+pub(super) fn check(what: &'static str, found: u64, max: u64) -> Result<(), Error> {
+    if found > max {
+        return Err(Error::Limit { what, max });
     }
     Ok(())
+}
+
+/// Refuses paths through symlinks that have so many bytes together.
+pub(super) fn check_paths(bytes: u64, limits: &Limits) -> Result<(), Error> {
+    let what = "bytes of paths through symlinks of lower layers";
+    check(what, bytes, limits.path_bytes)
 }
 
 /// One layer as it is.
@@ -135,12 +137,15 @@ struct Todo {
     /// The node that shows it; none if it is hidden, by whatever came later.
     node: Option<NodeId>,
     place: Place,
+    /// How many directories it is in.
+    depth: u64,
     /// What the layers have of it, the lowest first.
     origins: Vec<Origin>,
 }
 
 struct Merge<'a> {
     layers: &'a [Arc<Tree>],
+    limits: &'a Limits,
     names: Vec<Name>,
     records: Vec<Record>,
     todo: Vec<Todo>,
@@ -149,20 +154,24 @@ struct Merge<'a> {
     /// The nodes of files that may have several names, as soon as they have one.
     shared: HashMap<Origin, Option<NodeId>>,
     conflicts: Vec<Conflict>,
+    /// How many bytes their paths have together.
+    path_bytes: u64,
     /// The directory of each place, and its name there.
     places: Vec<(Place, &'a [u8])>,
 }
 
 impl<'a> Merge<'a> {
-    fn new(layers: &'a [Arc<Tree>]) -> Self {
+    fn new(layers: &'a [Arc<Tree>], limits: &'a Limits) -> Self {
         Self {
             layers,
+            limits,
             names: Vec::new(),
             records: Vec::new(),
             todo: Vec::new(),
             ends: HashMap::new(),
             shared: HashMap::new(),
             conflicts: Vec::new(),
+            path_bytes: 0,
             places: vec![(ROOT, b"")],
         }
     }
@@ -177,10 +186,11 @@ impl<'a> Merge<'a> {
         if origins.is_empty() {
             return Ok(());
         }
-        self.resolve_outer();
+        self.resolve_outer()?;
         self.todo.push(Todo {
             node: Some(node),
             place: ROOT,
+            depth: 0,
             origins,
         });
         while let Some(todo) = self.todo.pop() {
@@ -207,9 +217,12 @@ impl<'a> Merge<'a> {
     /// Merges what the layers have in one directory.
     fn directory(&mut self, todo: &Todo) -> Result<(), Error> {
         let gathered = self.gather(todo)?;
+        let names_in_it = u64::from(!gathered.candidates.is_empty());
+        let depth = todo.depth + names_in_it;
+        check("directories on a path", depth, self.limits.depth)?;
         let first = self.names.len();
         for group in gathered.candidates.chunk_by(|a, b| a.text == b.text) {
-            self.name(todo, group, &gathered);
+            self.name(todo, group, &gathered)?;
         }
         if let Some(node) = todo.node {
             let record = &mut self.records[node.0 as usize];
@@ -268,7 +281,12 @@ impl<'a> Merge<'a> {
     ///
     /// What is hidden again counts as well: an entry that went through a symlink stays
     /// where that led, whatever becomes of the symlink.
-    fn name(&mut self, todo: &Todo, group: &[Candidate<'a>], gathered: &Gathered<'a>) {
+    fn name(
+        &mut self,
+        todo: &Todo,
+        group: &[Candidate<'a>],
+        gathered: &Gathered<'a>,
+    ) -> Result<(), Error> {
         let stage = |layer| gathered.stage(group[0].text, layer);
         // The directories that are seen as one, and whether a symlink is there instead.
         let (mut run, mut is_link) = (0..0, false);
@@ -279,11 +297,7 @@ impl<'a> Merge<'a> {
             }
             let node = self.node(one);
             match node.kind {
-                Kind::Directory if is_link && !node.named => {
-                    let path = self.path(todo.place, one.text);
-                    let layer = one.layer as usize;
-                    self.conflicts.push(Conflict { layer, path });
-                }
+                Kind::Directory if is_link && !node.named => self.conflict(todo, one)?,
                 Kind::Directory => {
                     let start = if run.is_empty() { at } else { run.start };
                     (run, is_link) = (start..at + 1, false);
@@ -300,6 +314,17 @@ impl<'a> Merge<'a> {
         } else {
             self.show(todo, top, &group[run]);
         }
+        Ok(())
+    }
+
+    /// Notes that `one` is to be moved to where a symlink leads.
+    fn conflict(&mut self, todo: &Todo, one: &Candidate<'a>) -> Result<(), Error> {
+        let path = self.path(todo.place, one.text);
+        self.path_bytes += path.len() as u64;
+        check_paths(self.path_bytes, self.limits)?;
+        let layer = one.layer as usize;
+        self.conflicts.push(Conflict { layer, path });
+        Ok(())
     }
 
     /// Shows a name: `parts` as one directory, or else `top`.
@@ -328,6 +353,7 @@ impl<'a> Merge<'a> {
         self.todo.push(Todo {
             node: Some(node),
             place,
+            depth: todo.depth + 1,
             origins,
         });
         node
@@ -340,6 +366,7 @@ impl<'a> Merge<'a> {
             self.todo.push(Todo {
                 node: None,
                 place,
+                depth: todo.depth + 1,
                 origins: parts.iter().map(origin).collect(),
             });
         }
@@ -393,32 +420,44 @@ impl<'a> Merge<'a> {
 
     /// Finds out which files the hard links lead to that have none in their own tree. What leads nowhere
     /// stays a link.
-    fn resolve_outer(&mut self) {
+    fn resolve_outer(&mut self) -> Result<(), Error> {
         for layer in 0..narrow(self.layers.len()) {
             let tree = self.tree(layer);
             for node in (0..narrow(tree.len())).map(tree::NodeId) {
                 if let Kind::Outer { target } = tree.node(node).kind {
-                    self.resolve_link(Origin { layer, node }, target);
+                    self.resolve_link(Origin { layer, node }, target)?;
                 }
             }
         }
+        Ok(())
     }
 
-    fn resolve_link(&mut self, link: Origin, target: &[u8]) {
-        let up_to = |layers: usize| Lower(&self.layers[..layers]).find(target).ok().flatten();
+    fn resolve_link(&mut self, link: Origin, target: &[u8]) -> Result<(), Error> {
+        let up_to = |layers: usize| {
+            let found = Lower::new(&self.layers[..layers], self.limits).find(target);
+            match found {
+                Ok(found) => Ok(found),
+                Err(Stuck::Loop) => Ok(None),
+                Err(Stuck::Limit(error)) => Err(error),
+            }
+        };
         // A symlink of a lower layer may lead back into the link's own.
         let is_file = |end: &Origin| {
             end.layer < link.layer
                 || !matches!(self.tree(end.layer).node(end.node).kind, Kind::Outer { .. })
         };
         let own = link.layer as usize;
-        let end = up_to(own + 1).filter(is_file).or_else(|| up_to(own));
+        let end = match up_to(own + 1)?.filter(is_file) {
+            Some(end) => Some(end),
+            None => up_to(own)?,
+        };
         if let Some(end) = end {
             // The file there may itself be a link to a layer still lower.
             let end = self.ends.get(&end).copied().unwrap_or(end);
             self.ends.insert(link, end);
             self.shared.insert(end, None);
         }
+        Ok(())
     }
 }
 

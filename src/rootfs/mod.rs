@@ -30,6 +30,7 @@
 //! Spec: image-spec layer.md, "Applying Changesets".
 
 mod error;
+mod limits;
 mod merge;
 mod relocate;
 mod resolve;
@@ -42,6 +43,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use error::Error;
+pub use limits::Limits;
 pub use merge::check_size;
 
 use crate::layer::tree::{self, Tree};
@@ -103,7 +105,7 @@ impl Rootfs {
     /// # Errors
     /// See [`Error`].
     pub fn new(layers: Vec<Arc<Tree>>) -> Result<Self, Error> {
-        merge::merge(layers)
+        merge::merge(layers, &Limits::default())
     }
 
     /// One layer as it is, with its whiteouts as the files that they are.

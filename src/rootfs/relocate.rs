@@ -5,12 +5,16 @@
 //! extract it, who follow symlinks within the image. So it is merged as if it had
 //! `usr/lib/x`. Where a layer does have an entry `lib` of its own, that replaces the link.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::error::Error;
-use super::resolve::Lower;
-use crate::layer::tree::{Builder, Tree};
+use super::limits::Limits;
+use super::merge::check_paths;
+use super::resolve::{Lower, Stuck};
+use crate::layer::tree::{self, Builder, Tree};
+use crate::tar;
 
 /// A directory that a layer implies, where lower layers show a symlink.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,10 +30,12 @@ pub(super) struct Conflict {
 pub(super) fn relocate(
     layers: &mut [Arc<Tree>],
     mut conflicts: Vec<Conflict>,
+    limits: &Limits,
 ) -> Result<(), Error> {
     // Where a lower layer's entries go may change where a higher one's symlinks lead.
     conflicts.sort();
     let lowest = conflicts.first().map(|conflict| conflict.layer);
+    let mut bytes = 0;
     for conflicts in conflicts.chunk_by(|a, b| a.layer == b.layer) {
         let layer = conflicts[0].layer;
         let failed = |path: &[u8]| Error::SymlinkLoop {
@@ -37,33 +43,69 @@ pub(super) fn relocate(
             path: path.to_vec(),
         };
         let mut moves = Vec::new();
-        let mut grown = HashSet::new();
+        let mut targets = BTreeSet::new();
         for Conflict { path, .. } in conflicts {
             // What is moved must not have got anything in the same round.
-            if !grown.contains(path) {
-                let target = Lower(&layers[..=layer]).follow(path);
-                let target = match target {
+            if !is_above(path, &targets) {
+                let target = match Lower::new(&layers[..=layer], limits).follow(path) {
                     Ok(target) => target,
+                    Err(Stuck::Limit(error)) => return Err(error),
                     // A lower layer may still get what takes the loop apart.
-                    Err(_) if lowest < Some(layer) => continue,
-                    Err(_) => return Err(failed(path)),
+                    Err(Stuck::Loop) if lowest < Some(layer) => continue,
+                    Err(Stuck::Loop) => return Err(failed(path)),
                 };
-                grown.extend(prefixes(&target).map(<[u8]>::to_vec));
+                bytes += (path.len() + target.len()) as u64;
+                check_paths(bytes, limits)?;
+                targets.insert(target.clone());
                 moves.push((path.clone(), target));
             }
         }
         if moves.is_empty() {
             continue;
         }
-        let moved = Builder::moved(&layers[layer], &moves);
-        layers[layer] = Arc::new(moved.map_err(|_| failed(&moves[0].0))?);
+        let accepted = tar::Limits {
+            entries: limits.entries,
+            depth: limits.depth,
+            ..tar::Limits::default()
+        };
+        let moved = Builder::moved(&layers[layer], &moves, &accepted);
+        layers[layer] = Arc::new(moved.map_err(|error| match error {
+            tree::Error::Limit { what, max, .. } => Error::Limit { what, max },
+            _ => failed(&moves[0].0),
+        })?);
     }
     Ok(())
 }
 
-/// The path and those of the directories above it.
-fn prefixes(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let ends = path.iter().enumerate();
-    let ends = ends.filter_map(|(at, byte)| (*byte == b'/').then_some(at));
-    ends.chain([path.len()]).map(|end| &path[..end])
+/// Whether `path` is one of `targets`, or one of the directories above them.
+fn is_above(path: &[u8], targets: &BTreeSet<Vec<u8>>) -> bool {
+    let inside = [path, b"/"].concat();
+    let from = (Bound::Included(inside.as_slice()), Bound::Unbounded);
+    let next = targets.range::<[u8], _>(from).next();
+    targets.contains(path) || next.is_some_and(|next| next.starts_with(&inside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_above_what_begins_with_its_names() {
+        let targets = ["a/b/c", "a-b", "a.b", "d"];
+        let targets = targets.map(|target| target.as_bytes().to_vec()).into();
+        let rows = [
+            ("itself", "a/b/c", true),
+            ("a name", "d", true),
+            ("above", "a/b", true),
+            ("far above, with others between", "a", true),
+            ("below", "a/b/c/d", false),
+            ("a part of a name", "a/b/", false),
+            ("a shorter name", "a-", false),
+            ("nothing like it", "b", false),
+            ("behind all", "z", false),
+        ];
+        for (name, path, expected) in rows {
+            assert_eq!(is_above(path.as_bytes(), &targets), expected, "{name}");
+        }
+    }
 }

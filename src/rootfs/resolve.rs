@@ -3,19 +3,30 @@
 use std::sync::Arc;
 
 use super::Origin;
+use super::error::Error;
+use super::limits::Limits;
+use super::merge::check;
 use super::whiteout::{Meaning, meaning};
 use crate::layer::tree::{self, Kind, Tree};
 
 /// How many symlinks one path may lead through, as in containerd and umoci.
 const MAX_FOLLOWED: usize = 255;
 
-/// A symlink on the way leads in circles, or through too many others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Loop;
+/// Why a path cannot be walked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stuck {
+    /// A symlink on the way leads in circles, or through too many others.
+    Loop,
+    /// It would cost too much.
+    Limit(Error),
+}
 
 /// Some layers, the base first, as they show themselves together.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Lower<'a>(pub(super) &'a [Arc<Tree>]);
+pub(super) struct Lower<'a> {
+    layers: &'a [Arc<Tree>],
+    limits: &'a Limits,
+}
 
 /// What is at one name.
 #[derive(Debug, Clone)]
@@ -28,12 +39,16 @@ enum Found {
 
 /// A directory on the way to another: its name, and what the layers have of it, the
 /// highest first.
-type Stage = (Vec<u8>, Vec<Origin>);
+type Stage<'a> = (&'a [u8], Vec<Origin>);
 
 impl<'a> Lower<'a> {
+    pub(super) fn new(layers: &'a [Arc<Tree>], limits: &'a Limits) -> Self {
+        Self { layers, limits }
+    }
+
     /// The file at `path`, or whatever is no directory there. Symlinks on the way are
     /// followed, within these layers; the last one is not.
-    pub(super) fn find(self, path: &[u8]) -> Result<Option<Origin>, Loop> {
+    pub(super) fn find(self, path: &[u8]) -> Result<Option<Origin>, Stuck> {
         let (directory, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(at) => (&path[..at], &path[at + 1..]),
             None => (&b""[..], path),
@@ -48,51 +63,56 @@ impl<'a> Lower<'a> {
 
     /// The path to which `path` leads when all symlinks in it are followed. What is not
     /// there stays as it is written.
-    pub(super) fn follow(self, path: &[u8]) -> Result<Vec<u8>, Loop> {
+    pub(super) fn follow(self, path: &[u8]) -> Result<Vec<u8>, Stuck> {
         let way = self.walk(path)?;
-        let names: Vec<&[u8]> = way[1..].iter().map(|(name, _)| name.as_slice()).collect();
+        let names: Vec<&[u8]> = way[1..].iter().map(|(name, _)| *name).collect();
         Ok(names.join(&b'/'))
     }
 
     /// The directories from the root to `path`.
-    fn walk(self, path: &[u8]) -> Result<Vec<Stage>, Loop> {
-        let mut way = vec![(Vec::new(), self.root())];
-        // The names that are still to be walked, the next one last.
-        let mut rest: Vec<Vec<u8>> = Vec::new();
-        push(&mut rest, path);
+    fn walk<'p>(self, path: &'p [u8]) -> Result<Vec<Stage<'p>>, Stuck>
+    where
+        'a: 'p,
+    {
+        let mut way: Vec<Stage<'p>> = vec![(b"", self.root())];
+        // What is still to be walked, the next path last.
+        let mut rest = vec![path];
         let mut followed = 0;
-        while let Some(name) = rest.pop() {
+        while let Some(name) = next(&mut rest) {
             let here = way.last().map_or(&[][..], |(_, here)| here);
-            match name.as_slice() {
+            match name {
                 b"" | b"." => {}
                 b".." if way.len() == 1 => {}
                 b".." => {
                     way.pop();
                 }
-                _ => match self.step(here, &name) {
+                _ => match self.step(here, name) {
                     Found::Directory(origins) => way.push((name, origins)),
                     Found::Other(origin) => match self.target(origin) {
                         Some(target) => {
                             followed += 1;
                             if followed > MAX_FOLLOWED {
-                                return Err(Loop);
+                                return Err(Stuck::Loop);
                             }
                             if target.starts_with(b"/") {
                                 way.truncate(1);
                             }
-                            push(&mut rest, target);
+                            rest.push(target);
                         }
                         None => way.push((name, Vec::new())),
                     },
                     Found::Nothing => way.push((name, Vec::new())),
                 },
             }
+            // With the root, as much as with a name in it.
+            check("directories on a path", way.len() as u64, self.limits.depth)
+                .map_err(Stuck::Limit)?;
         }
         Ok(way)
     }
 
     fn root(self) -> Vec<Origin> {
-        let layers = 0..u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        let layers = 0..u32::try_from(self.layers.len()).unwrap_or(u32::MAX);
         let root = |layer| Origin {
             layer,
             node: tree::NodeId::ROOT,
@@ -101,7 +121,7 @@ impl<'a> Lower<'a> {
     }
 
     fn target(self, origin: Origin) -> Option<&'a [u8]> {
-        match self.0[origin.layer as usize].node(origin.node).kind {
+        match self.layers[origin.layer as usize].node(origin.node).kind {
             Kind::Symlink { target } => Some(target),
             _ => None,
         }
@@ -111,7 +131,7 @@ impl<'a> Lower<'a> {
     fn step(self, parents: &[Origin], name: &[u8]) -> Found {
         let mut directories = Vec::new();
         for parent in parents {
-            let tree = &self.0[parent.layer as usize];
+            let tree = &self.layers[parent.layer as usize];
             if let Some(node) = tree.find(parent.node, name)
                 && meaning(name, tree.node(node).kind) == Ok(Meaning::Plain)
             {
@@ -145,13 +165,17 @@ impl Lower<'_> {
     /// Whether `below` is a symlink that directories above it do not replace, because no
     /// entry names them.
     fn leads_on(self, directories: &[Origin], below: Origin) -> bool {
-        let named = |one: &Origin| self.0[one.layer as usize].node(one.node).named;
+        let named = |one: &Origin| self.layers[one.layer as usize].node(one.node).named;
         self.target(below).is_some() && !directories.iter().any(named)
     }
 }
 
-/// Puts the names of `path` before the others.
-fn push(rest: &mut Vec<Vec<u8>>, path: &[u8]) {
-    let names = path.split(|byte| *byte == b'/').rev();
-    rest.extend(names.map(<[u8]>::to_vec));
+/// Takes the first name of the last path.
+fn next<'a>(rest: &mut Vec<&'a [u8]>) -> Option<&'a [u8]> {
+    let path = rest.pop()?;
+    let Some(end) = path.iter().position(|byte| *byte == b'/') else {
+        return Some(path);
+    };
+    rest.push(&path[end + 1..]);
+    Some(&path[..end])
 }

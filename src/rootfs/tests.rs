@@ -1,6 +1,6 @@
 use super::*;
 use crate::layer::tree::{Builder, Kind};
-use crate::tar::{Device, Entry, Kind as TarKind, Limits};
+use crate::tar::{self, Device, Entry, Kind as TarKind};
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -38,7 +38,7 @@ fn entry(line: &str, mode: u16) -> Entry {
 
 /// A layer whose entries have its number as mode.
 fn layer(number: usize, lines: &[&str]) -> Result<Arc<Tree>, Box<dyn std::error::Error>> {
-    let mut builder = Builder::new(&Limits::default());
+    let mut builder = Builder::new(&tar::Limits::default());
     for line in lines {
         builder.insert(&entry(line, u16::try_from(number)?))?;
     }
@@ -522,5 +522,83 @@ fn w10_many_layers_take_linear_time() -> TestResult {
     let mut through = vec![layer(0, &["f s/y"])?; 4096];
     through[0] = layer(0, &["l s>d", "f d/x"])?;
     assert_eq!(Rootfs::new(through)?.len(), 5);
+    Ok(())
+}
+
+/// Symlinks that lead one through the other: `s0 -> s1/x/x/…`, the last one to `z`.
+fn chain(links: usize, deeper: usize) -> Vec<String> {
+    let down = "/x".repeat(deeper);
+    let link = |at: usize| match at + 1 {
+        next if next == links => format!("l s{at}>z{down}"),
+        next => format!("l s{at}>s{next}{down}"),
+    };
+    (0..links).map(link).collect()
+}
+
+/// What merging these layers comes to: so many nodes, or the limit that it hits.
+fn outcome(layers: &[Vec<String>], limits: &Limits) -> Result<(u64, &'static str), String> {
+    let mut trees = Vec::new();
+    for (number, lines) in layers.iter().enumerate() {
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        trees.push(layer(number, &lines).map_err(|error| error.to_string())?);
+    }
+    match merge::merge(trees, limits) {
+        Ok(rootfs) => Ok((rootfs.len() as u64, "")),
+        Err(Error::Limit { what, max }) => Ok((max, what)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn t18_symlinks_of_lower_layers_lead_no_deeper_than_paths() -> TestResult {
+    let depth = "directories on a path";
+    let bytes = "bytes of paths through symlinks of lower layers";
+    let limits = Limits {
+        path_bytes: 1 << 16,
+        ..Limits::default()
+    };
+    let one = |line: &str| vec![line.to_owned()];
+    let many = |letter: &str, end: &str, count: usize| -> Vec<String> {
+        (0..count)
+            .map(|at| format!("{letter} s{at}{end}"))
+            .collect()
+    };
+    let far = format!(">{}", "x/".repeat(1000));
+    let rows = [
+        (
+            "as deep as allowed",
+            vec![chain(2, 2047), one("f s0/f")],
+            (4099, ""),
+        ),
+        (
+            "one too deep",
+            vec![chain(2, 2047), one("f s0/d/f")],
+            (4096, depth),
+        ),
+        ("10,000", vec![chain(5, 2046), one("f s0/f")], (4096, depth)),
+        (
+            "half a million",
+            vec![chain(255, 2046), one("f s0/f")],
+            (4096, depth),
+        ),
+        (
+            "a hard link",
+            vec![chain(255, 2046), one("h f>s0/f")],
+            (4096, depth),
+        ),
+        (
+            "many far away",
+            vec![many("l", &far, 30), many("f", "/f", 30)],
+            (1032, ""),
+        ),
+        (
+            "too many",
+            vec![many("l", &far, 40), many("f", "/f", 40)],
+            (1 << 16, bytes),
+        ),
+    ];
+    for (name, layers, expected) in rows {
+        assert_eq!(outcome(&layers, &limits)?, expected, "{name}");
+    }
     Ok(())
 }

@@ -48,7 +48,8 @@ pub(super) enum Absent {
 /// See the module.
 #[derive(Debug)]
 pub struct Builder {
-    pub(super) max_nodes: u64,
+    max_nodes: u64,
+    max_depth: u64,
     pub(super) nodes: Vec<Record>,
     pub(super) names: Vec<DraftName>,
     by_name: HashTable<u32>,
@@ -68,6 +69,7 @@ impl Builder {
     pub fn new(limits: &tar::Limits) -> Self {
         Self {
             max_nodes: limits.entries,
+            max_depth: limits.depth,
             nodes: vec![Record::IMPLIED],
             names: Vec::new(),
             by_name: HashTable::new(),
@@ -309,6 +311,8 @@ impl Builder {
                     }
                 },
             }
+            // With the root, as much as with a name in it.
+            self.check_depth(way.len() + missing.len(), at)?;
             done = (end + 1).min(rest.len());
         }
         let end = *way.last().unwrap_or(&ROOT);
@@ -341,6 +345,17 @@ impl Builder {
                 header_offset,
                 what: "bytes of paths through symlinks",
                 max: MAX_DETOURS,
+            });
+        }
+        Ok(())
+    }
+
+    fn check_depth(&self, depth: usize, header_offset: u64) -> Result<(), Error> {
+        if depth as u64 > self.max_depth {
+            return Err(Error::Limit {
+                header_offset,
+                what: "directories on a path",
+                max: self.max_depth,
             });
         }
         Ok(())

@@ -12,9 +12,14 @@ impl Builder {
     /// they were. No directory that is moved may have got anything from an earlier move.
     ///
     /// # Errors
-    /// [`Error::SymlinkLoop`] if symlinks in the tree make a place unusable.
-    pub fn moved(tree: &Tree, moves: &[(Vec<u8>, Vec<u8>)]) -> Result<Tree, Error> {
-        let mut builder = Self::of(tree);
+    /// [`Error::SymlinkLoop`] if symlinks in the tree make a place unusable,
+    /// [`Error::Limit`] if it were more than `limits` accept.
+    pub fn moved(
+        tree: &Tree,
+        moves: &[(Vec<u8>, Vec<u8>)],
+        limits: &tar::Limits,
+    ) -> Result<Tree, Error> {
+        let mut builder = Self::of(tree, limits);
         for (from, to) in moves {
             builder.move_directory(tree, from, to)?;
         }
@@ -38,9 +43,8 @@ impl Builder {
     }
 
     /// A builder that has built `tree`: names and nodes have the same numbers.
-    fn of(tree: &Tree) -> Self {
-        let mut builder = Self::new(&tar::Limits::default());
-        builder.max_nodes = u64::MAX;
+    fn of(tree: &Tree, limits: &tar::Limits) -> Self {
+        let mut builder = Self::new(limits);
         let [_, nodes, heap] = tree.tables();
         builder.heap = Heap::from_bytes(heap.to_vec());
         let count = nodes.len() / RECORD_LEN;

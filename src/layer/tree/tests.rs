@@ -306,6 +306,51 @@ fn limits_count_implied_directories_and_detours() {
     assert_eq!(error.map(|error| error.code()), Some("LIMIT_TAR_TREE"));
 }
 
+/// Symlinks that lead one through the other: `s0 -> s1/x/x/…`, the last one to `z`.
+fn chain(links: usize, deeper: usize) -> Vec<String> {
+    let down = "/x".repeat(deeper);
+    let link = |at: usize| match at + 1 {
+        next if next == links => format!("l s{at}>z{down}"),
+        next => format!("l s{at}>s{next}{down}"),
+    };
+    (0..links).map(link).collect()
+}
+
+#[test]
+fn t18_symlinks_lead_no_deeper_than_paths() -> TestResult {
+    // The name, how many symlinks and directories behind each, and what is put there.
+    let rows = [
+        ("as deep as allowed", 2, 2047, "f s0/f", None),
+        ("one too deep", 2, 2047, "f s0/d/f", Some(4096)),
+        ("two hundred thousand", 100, 2047, "f s0/f", Some(4096)),
+        (
+            "the target of a hard link",
+            255,
+            2047,
+            "h f>s0/f",
+            Some(4096),
+        ),
+        ("and back", 2, 2047, "f s0/d/../f", Some(4096)),
+    ];
+    for (name, links, deeper, line, expected) in rows {
+        let mut builder = Builder::new(&Limits::default());
+        for link in chain(links, deeper) {
+            builder.insert(&entry(&link))?;
+        }
+        let len = builder.nodes.len();
+        let max = match builder.insert(&entry(line)) {
+            Err(Error::Limit { what, max, .. }) => {
+                assert_eq!(what, "directories on a path", "{name}");
+                Some(max)
+            }
+            other => other.map(|()| None)?,
+        };
+        assert_eq!(max, expected, "{name}");
+        assert_eq!(builder.nodes.len() > len, expected.is_none(), "{name}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_chain_of_many_links_takes_no_time() -> TestResult {
     let mut builder = Builder::new(&Limits::default());
@@ -404,7 +449,7 @@ fn directories_are_moved() -> TestResult {
     ];
     for (name, lines, (from, to), expected) in rows {
         let moves = [(from.as_bytes().to_vec(), to.as_bytes().to_vec())];
-        let tree = Builder::moved(&build(lines)?, &moves)?;
+        let tree = Builder::moved(&build(lines)?, &moves, &Limits::default())?;
         assert_eq!(show(&tree), *expected, "{name}");
         let [names, nodes, heap] = tree.tables().map(<[u8]>::to_vec);
         assert!(Tree::from_tables(names, nodes, heap).is_ok(), "{name}");
