@@ -17,6 +17,7 @@ use clap::Args;
 use ocifs::fuse::{Mount, MountOptions};
 use ocifs::store::{View, Watch};
 use ocifs::vfs::views::Views;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -148,6 +149,7 @@ fn serve(
         is_log_file: arguments.log_file.is_some(),
         inherited,
     };
+    raise_open_files();
     let source = source::open(
         &arguments.source,
         &arguments.source_options,
@@ -171,6 +173,20 @@ fn serve(
     };
     log::info!("{} is unmounted", mountpoint.display());
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Lets the daemon have as many open files as it may: it has one for each file that is open
+/// in the mount and for each layer that is being read, and many programs leave the soft
+/// limit at 1,024 for the sake of select(2).
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::debug!("the limit of open files stays: {error}");
+    }
 }
 
 /// How a mount ended, or why it is to be ended.

@@ -23,6 +23,10 @@ use crate::store::{Blob, ReadAt};
 /// How many passes run at once: one of them fills a processor and a half.
 const AT_ONCE: usize = 2;
 
+/// How many jobs may wait before no more are taken that nobody waits for: each holds a file
+/// open.
+const REQUESTED: usize = 32;
+
 /// Whether a pass has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PassState {
@@ -178,8 +182,12 @@ impl Queue {
         }
     }
 
-    /// Has the work for `blob` done, and does not wait for it.
+    /// Has the work for `blob` done, and does not wait for it. It is not done if too much
+    /// is waiting already: who needs it asks for it again.
     pub(super) fn request(self: &Arc<Self>, blob: &Arc<Blob>) {
+        if self.state.lock().waiting.len() >= REQUESTED {
+            return;
+        }
         // After the end of everything there is nothing to do.
         let _ = self.enqueue(blob);
     }
@@ -343,6 +351,7 @@ enum Next {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::sync::Barrier;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
@@ -455,25 +464,66 @@ mod tests {
 
     #[test]
     fn all_who_ask_for_the_same_share_one_pass() -> TestResult {
+        const ASKERS: usize = 8;
         let setting = setting(&["a"])?;
+        let all_ask = Barrier::new(ASKERS + 1);
         let outcomes: Vec<Outcome> = thread::scope(|scope| {
             let (queue, blob) = (&setting.queue, &setting.blobs[0]);
-            let ask = || scope.spawn(move || queue.run(blob));
-            let threads: Vec<_> = (0..8).map(|_| ask()).collect();
-            setting.begun.recv().expect("a pass begins");
-            // The others may still be on their way: none of them begins another pass.
-            thread::sleep(Duration::from_millis(20));
-            setting.go.send(()).expect("somebody waits");
+            let ask = || {
+                let job = queue.enqueue(blob);
+                all_ask.wait();
+                queue.outcome(&*job?)
+            };
+            let threads: Vec<_> = (0..ASKERS).map(|_| scope.spawn(ask)).collect();
+            all_ask.wait();
+            // Were there more passes than one, none of them would wait for ever.
+            for _ in 0..ASKERS {
+                setting.go.send(()).expect("the work is there");
+            }
             let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join();
             threads
                 .into_iter()
                 .map(|thread| join(thread).expect("no panic"))
                 .collect()
         });
+        setting.queue.wait_idle();
+        let begun = setting.begun.try_iter().filter(|(what, _)| *what == "pass");
+        assert_eq!(begun.count(), 1);
         let first = outcomes[0].clone()?;
         for outcome in outcomes {
             assert!(Arc::ptr_eq(&outcome?, &first));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_queued_without_end() -> TestResult {
+        let names: Vec<String> = (0..100).map(|at| at.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let setting = setting(&names)?;
+        let (last, others) = setting.blobs.split_last().ok_or("no blobs")?;
+        for blob in others {
+            setting.queue.request(blob);
+        }
+        for _ in 0..AT_ONCE {
+            setting.begun.recv()?;
+        }
+        let most = AT_ONCE + REQUESTED;
+        assert!(setting.queue.status().len() <= most);
+        // Who waits is taken all the same.
+        let job = setting.queue.enqueue(last)?;
+        assert!(
+            setting
+                .queue
+                .status()
+                .iter()
+                .any(|one| one.digest == *last.digest())
+        );
+        for _ in 0..names.len() {
+            setting.go.send(())?;
+        }
+        setting.queue.outcome(&job)?;
+        setting.queue.wait_idle();
         Ok(())
     }
 

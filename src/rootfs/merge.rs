@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::error::Error;
 use super::limits::Limits;
-use super::relocate::{Conflict, relocate};
-use super::resolve::{Lower, Stuck};
+use super::relocate::{Conflict, Relocation};
+use super::resolve::{Finder, Lower, Steps};
+use super::size::Size;
 use super::whiteout::{Meaning, meaning};
 use super::{Name, NodeId, Origin, Record, Rootfs};
 use crate::layer::tree::{self, Kind, Tree};
@@ -19,9 +20,17 @@ pub(super) fn merge(mut layers: Vec<Arc<Tree>>, limits: &Limits) -> Result<Rootf
         let nothing = tree::Builder::new(&tar::Limits::default()).finish();
         layers.push(Arc::new(nothing));
     }
-    check_size(layers.iter().map(|tree| tree.len() as u64).sum())?;
-    for _ in 0..limits.rounds {
-        let mut merge = Merge::new(&layers, limits);
+    let mut size = Size::new(limits);
+    for tree in &layers {
+        size.add(tree)?;
+    }
+    let steps = Steps::new(limits);
+    for round in 0..limits.rounds {
+        if round > 0 {
+            // All is gone through again.
+            steps.spend(size.entries())?;
+        }
+        let mut merge = Merge::new(&layers, limits, &steps);
         merge.run()?;
         if merge.conflicts.is_empty() {
             let Merge { names, records, .. } = merge;
@@ -32,22 +41,12 @@ pub(super) fn merge(mut layers: Vec<Arc<Tree>>, limits: &Limits) -> Result<Rootf
             });
         }
         let conflicts = merge.conflicts;
-        relocate(&mut layers, conflicts, limits)?;
+        Relocation::new(limits, &steps, &mut size).run(&mut layers, conflicts)?;
     }
     Err(Error::Limit {
         what: "rounds of following symlinks",
         max: limits.rounds,
     })
-}
-
-/// Refuses layers that have too many nodes together, so that this can be found out
-/// before all of them are loaded.
-///
-/// # Errors
-/// [`Error::Limit`].
-pub fn check_size(nodes: u64) -> Result<(), Error> {
-    let max = Limits::default().entries;
-    check("files and directories in all layers", nodes, max)
 }
 
 /// Refuses `found` of something if that is more than `max`.
@@ -146,6 +145,7 @@ struct Todo {
 struct Merge<'a> {
     layers: &'a [Arc<Tree>],
     limits: &'a Limits,
+    steps: &'a Steps,
     names: Vec<Name>,
     records: Vec<Record>,
     todo: Vec<Todo>,
@@ -161,10 +161,11 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(layers: &'a [Arc<Tree>], limits: &'a Limits) -> Self {
+    fn new(layers: &'a [Arc<Tree>], limits: &'a Limits, steps: &'a Steps) -> Self {
         Self {
             layers,
             limits,
+            steps,
             names: Vec::new(),
             records: Vec::new(),
             todo: Vec::new(),
@@ -422,42 +423,43 @@ impl<'a> Merge<'a> {
     /// stays a link.
     fn resolve_outer(&mut self) -> Result<(), Error> {
         for layer in 0..narrow(self.layers.len()) {
+            let own = layer as usize;
+            let finder = |count| Finder::new(self.lower(count));
+            let (mut with_own, mut below) = (finder(own + 1), finder(own));
             let tree = self.tree(layer);
             for node in (0..narrow(tree.len())).map(tree::NodeId) {
                 if let Kind::Outer { target } = tree.node(node).kind {
-                    self.resolve_link(Origin { layer, node }, target)?;
+                    let found = with_own.find(target)?;
+                    let end = match found.filter(|end| self.is_end(layer, *end)) {
+                        Some(end) => Some(end),
+                        None => below.find(target)?,
+                    };
+                    self.join(Origin { layer, node }, end);
                 }
             }
         }
         Ok(())
     }
 
-    fn resolve_link(&mut self, link: Origin, target: &[u8]) -> Result<(), Error> {
-        let up_to = |layers: usize| {
-            let found = Lower::new(&self.layers[..layers], self.limits).find(target);
-            match found {
-                Ok(found) => Ok(found),
-                Err(Stuck::Loop) => Ok(None),
-                Err(Stuck::Limit(error)) => Err(error),
-            }
-        };
-        // A symlink of a lower layer may lead back into the link's own.
-        let is_file = |end: &Origin| {
-            end.layer < link.layer
-                || !matches!(self.tree(end.layer).node(end.node).kind, Kind::Outer { .. })
-        };
-        let own = link.layer as usize;
-        let end = match up_to(own + 1)?.filter(is_file) {
-            Some(end) => Some(end),
-            None => up_to(own)?,
-        };
+    /// The lowest layers, so many of them.
+    fn lower(&self, count: usize) -> Lower<'a> {
+        Lower::new(&self.layers[..count], self.limits, self.steps)
+    }
+
+    /// Whether a hard link of `layer` may end there: a symlink of a lower layer may lead
+    /// back into the link's own.
+    fn is_end(&self, layer: u32, end: Origin) -> bool {
+        let kind = self.tree(end.layer).node(end.node).kind;
+        end.layer < layer || !matches!(kind, Kind::Outer { .. })
+    }
+
+    fn join(&mut self, link: Origin, end: Option<Origin>) {
         if let Some(end) = end {
             // The file there may itself be a link to a layer still lower.
             let end = self.ends.get(&end).copied().unwrap_or(end);
             self.ends.insert(link, end);
             self.shared.insert(end, None);
         }
-        Ok(())
     }
 }
 

@@ -25,7 +25,8 @@
 //!   lower layers. That, and what else is not extraction in the order of the entries, are
 //!   rules with names in the tests (`tests/it/rootfs/rules.rs`).
 //!
-//! The work is linear in the names of all layers, but for sorting.
+//! The work is linear in the names of all layers, but for sorting and for looking paths up
+//! in lower layers, which [`Limits::steps`] bounds; so do the other [`Limits`] memory.
 //!
 //! Spec: image-spec layer.md, "Applying Changesets".
 
@@ -34,17 +35,19 @@ mod limits;
 mod merge;
 mod relocate;
 mod resolve;
+mod size;
 #[cfg(test)]
 mod tests;
 mod whiteout;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use error::Error;
 pub use limits::Limits;
-pub use merge::check_size;
+pub use size::Size;
 
 use crate::layer::tree::{self, Tree};
 use crate::tar::Content;
@@ -126,11 +129,15 @@ impl Rootfs {
         self.names.is_empty()
     }
 
-    /// How many bytes of memory it takes, the trees of the layers not counted.
+    /// How many bytes of memory it takes, with the trees of its layers.
     #[must_use]
     pub fn weight(&self) -> u64 {
         let names = self.names.len() * size_of::<Name>();
-        (names + self.records.len() * size_of::<Record>()) as u64
+        let own = (names + self.records.len() * size_of::<Record>()) as u64;
+        let mut seen = HashSet::new();
+        let layers = self.layers.iter();
+        let distinct = layers.filter(|tree| seen.insert(Arc::as_ptr(tree)));
+        own + distinct.map(|tree| tree.weight()).sum::<u64>()
     }
 
     /// The attributes of a node.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use super::error::Error;
 use super::limits::Limits;
 use super::merge::check_paths;
-use super::resolve::{Lower, Stuck};
+use super::resolve::{Lower, Steps, Stuck};
+use super::size::Size;
 use crate::layer::tree::{self, Builder, Tree};
 use crate::tar;
 
@@ -25,56 +26,109 @@ pub(super) struct Conflict {
     pub(super) path: Vec<u8>,
 }
 
-/// Makes the layers agree at the places of all `conflicts`, or at most of them: the others
-/// show again in the next merge.
-pub(super) fn relocate(
-    layers: &mut [Arc<Tree>],
-    mut conflicts: Vec<Conflict>,
-    limits: &Limits,
-) -> Result<(), Error> {
-    // Where a lower layer's entries go may change where a higher one's symlinks lead.
-    conflicts.sort();
-    let lowest = conflicts.first().map(|conflict| conflict.layer);
-    let mut bytes = 0;
-    for conflicts in conflicts.chunk_by(|a, b| a.layer == b.layer) {
-        let layer = conflicts[0].layer;
-        let failed = |path: &[u8]| Error::SymlinkLoop {
-            layer,
-            path: path.to_vec(),
-        };
-        let mut moves = Vec::new();
-        let mut targets = BTreeSet::new();
-        for Conflict { path, .. } in conflicts {
-            // What is moved must not have got anything in the same round.
-            if !is_above(path, &targets) {
-                let target = match Lower::new(&layers[..=layer], limits).follow(path) {
-                    Ok(target) => target,
-                    Err(Stuck::Limit(error)) => return Err(error),
-                    // A lower layer may still get what takes the loop apart.
-                    Err(Stuck::Loop) if lowest < Some(layer) => continue,
-                    Err(Stuck::Loop) => return Err(failed(path)),
-                };
-                bytes += (path.len() + target.len()) as u64;
-                check_paths(bytes, limits)?;
-                targets.insert(target.clone());
-                moves.push((path.clone(), target));
+/// One round of moving entries.
+#[derive(Debug)]
+pub(super) struct Relocation<'a> {
+    limits: &'a Limits,
+    steps: &'a Steps,
+    size: &'a mut Size,
+    /// How many bytes the paths have together.
+    path_bytes: u64,
+}
+
+/// The path of a directory, and where its entries go.
+type Move = (Vec<u8>, Vec<u8>);
+
+impl<'a> Relocation<'a> {
+    /// Of layers that have this size, which it keeps right.
+    pub(super) fn new(limits: &'a Limits, steps: &'a Steps, size: &'a mut Size) -> Self {
+        Self {
+            limits,
+            steps,
+            size,
+            path_bytes: 0,
+        }
+    }
+
+    /// Makes the layers agree at the places of all `conflicts`, or at most of them: the
+    /// others show again in the next merge.
+    pub(super) fn run(
+        mut self,
+        layers: &mut [Arc<Tree>],
+        mut conflicts: Vec<Conflict>,
+    ) -> Result<(), Error> {
+        // Where a lower layer's entries go may change where a higher one's symlinks lead.
+        conflicts.sort();
+        let lowest = conflicts.first().map(|conflict| conflict.layer);
+        for conflicts in conflicts.chunk_by(|a, b| a.layer == b.layer) {
+            let layer = conflicts[0].layer;
+            let may_wait = lowest < Some(layer);
+            let moves = self.moves(&layers[..=layer], conflicts, may_wait)?;
+            if !moves.is_empty() {
+                self.replace(layers, layer, &moves)?;
             }
         }
-        if moves.is_empty() {
-            continue;
+        Ok(())
+    }
+
+    /// Where the entries of the last of `layers` go.
+    fn moves(
+        &mut self,
+        layers: &[Arc<Tree>],
+        conflicts: &[Conflict],
+        may_wait: bool,
+    ) -> Result<Vec<Move>, Error> {
+        let mut moves = Vec::new();
+        let mut targets = BTreeSet::new();
+        for Conflict { layer, path } in conflicts {
+            // What is moved must not have got anything in the same round.
+            if is_above(path, &targets) {
+                continue;
+            }
+            let lower = Lower::new(layers, self.limits, self.steps);
+            let target = match lower.follow(path) {
+                Ok(target) => target,
+                Err(Stuck::Limit(error)) => return Err(error),
+                // A lower layer may still get what takes the loop apart.
+                Err(Stuck::Loop) if may_wait => continue,
+                Err(Stuck::Loop) => return Err(failed(*layer, path)),
+            };
+            self.path_bytes += (path.len() + target.len()) as u64;
+            check_paths(self.path_bytes, self.limits)?;
+            targets.insert(target.clone());
+            moves.push((path.clone(), target));
         }
+        Ok(moves)
+    }
+
+    fn replace(
+        &mut self,
+        layers: &mut [Arc<Tree>],
+        layer: usize,
+        moves: &[Move],
+    ) -> Result<(), Error> {
         let accepted = tar::Limits {
-            entries: limits.entries,
-            depth: limits.depth,
+            entries: self.limits.entries,
+            depth: self.limits.depth,
             ..tar::Limits::default()
         };
-        let moved = Builder::moved(&layers[layer], &moves, &accepted);
-        layers[layer] = Arc::new(moved.map_err(|error| match error {
+        let moved = Builder::moved(&layers[layer], moves, &accepted);
+        let moved = Arc::new(moved.map_err(|error| match error {
             tree::Error::Limit { what, max, .. } => Error::Limit { what, max },
-            _ => failed(&moves[0].0),
+            _ => failed(layer, &moves[0].0),
         })?);
+        self.size.remove(&layers[layer]);
+        self.size.add(&moved)?;
+        layers[layer] = moved;
+        Ok(())
     }
-    Ok(())
+}
+
+fn failed(layer: usize, path: &[u8]) -> Error {
+    Error::SymlinkLoop {
+        layer,
+        path: path.to_vec(),
+    }
 }
 
 /// Whether `path` is one of `targets`, or one of the directories above them.

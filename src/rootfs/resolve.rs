@@ -1,5 +1,6 @@
 //! Looks a path up in the lower layers, without merging them.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::Origin;
@@ -12,6 +13,9 @@ use crate::layer::tree::{self, Kind, Tree};
 /// How many symlinks one path may lead through, as in containerd and umoci.
 const MAX_FOLLOWED: usize = 255;
 
+/// So many bytes of a name cost one step more: targets of symlinks may have long ones.
+const LONG: u64 = 256;
+
 /// Why a path cannot be walked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stuck {
@@ -21,11 +25,78 @@ pub(super) enum Stuck {
     Limit(Error),
 }
 
+impl From<Error> for Stuck {
+    fn from(error: Error) -> Self {
+        Self::Limit(error)
+    }
+}
+
+/// How much may still be looked up in one merge.
+#[derive(Debug)]
+pub(super) struct Steps {
+    left: Cell<u64>,
+    max: u64,
+}
+
+impl Steps {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            left: Cell::new(limits.steps),
+            max: limits.steps,
+        }
+    }
+
+    pub(super) fn spend(&self, count: u64) -> Result<(), Error> {
+        let left = self.left.get().checked_sub(count);
+        self.left.set(left.unwrap_or(0));
+        left.map(drop).ok_or(Error::Limit {
+            what: "steps of looking up paths in lower layers",
+            max: self.max,
+        })
+    }
+}
+
 /// Some layers, the base first, as they show themselves together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lower<'a> {
     layers: &'a [Arc<Tree>],
     limits: &'a Limits,
+    steps: &'a Steps,
+}
+
+/// Finds one path after the other: the next is often in the same directory.
+#[derive(Debug)]
+pub(super) struct Finder<'a> {
+    lower: Lower<'a>,
+    /// The directory of the last path, and what the layers have of it, the highest first.
+    last: Option<(&'a [u8], Vec<Origin>)>,
+}
+
+impl<'a> Finder<'a> {
+    pub(super) fn new(lower: Lower<'a>) -> Self {
+        Self { lower, last: None }
+    }
+
+    /// The file at `path`, or whatever is no directory there. Symlinks on the way are
+    /// followed, within these layers; the last one is not.
+    pub(super) fn find(&mut self, path: &'a [u8]) -> Result<Option<Origin>, Error> {
+        let (directory, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&path[..at], &path[at + 1..]),
+            None => (&b""[..], path),
+        };
+        let is_it = |(last, _): &(&[u8], Vec<Origin>)| *last == directory;
+        let (_, parents) = match self.last.take().filter(is_it) {
+            Some(last) => self.last.insert(last),
+            None => {
+                let parents = self.lower.directory(directory)?;
+                self.last.insert((directory, parents))
+            }
+        };
+        Ok(match self.lower.step(parents, name)? {
+            Found::Other(origin) => Some(origin),
+            Found::Directory(_) | Found::Nothing => None,
+        })
+    }
 }
 
 /// What is at one name.
@@ -42,23 +113,22 @@ enum Found {
 type Stage<'a> = (&'a [u8], Vec<Origin>);
 
 impl<'a> Lower<'a> {
-    pub(super) fn new(layers: &'a [Arc<Tree>], limits: &'a Limits) -> Self {
-        Self { layers, limits }
+    pub(super) fn new(layers: &'a [Arc<Tree>], limits: &'a Limits, steps: &'a Steps) -> Self {
+        Self {
+            layers,
+            limits,
+            steps,
+        }
     }
 
-    /// The file at `path`, or whatever is no directory there. Symlinks on the way are
-    /// followed, within these layers; the last one is not.
-    pub(super) fn find(self, path: &[u8]) -> Result<Option<Origin>, Stuck> {
-        let (directory, name) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&path[..at], &path[at + 1..]),
-            None => (&b""[..], path),
-        };
-        let way = self.walk(directory)?;
-        let parents = way.last().map_or(&[][..], |(_, parents)| parents);
-        Ok(match self.step(parents, name) {
-            Found::Other(origin) => Some(origin),
-            Found::Directory(_) | Found::Nothing => None,
-        })
+    /// What the layers have of the directory at `path`, the highest first; nothing if
+    /// symlinks on the way lead in circles.
+    fn directory(self, path: &[u8]) -> Result<Vec<Origin>, Error> {
+        match self.walk(path) {
+            Ok(mut way) => Ok(way.pop().map_or(Vec::new(), |(_, here)| here)),
+            Err(Stuck::Loop) => Ok(Vec::new()),
+            Err(Stuck::Limit(error)) => Err(error),
+        }
     }
 
     /// The path to which `path` leads when all symlinks in it are followed. What is not
@@ -79,6 +149,7 @@ impl<'a> Lower<'a> {
         let mut rest = vec![path];
         let mut followed = 0;
         while let Some(name) = next(&mut rest) {
+            self.steps.spend(1 + name.len() as u64 / LONG)?;
             let here = way.last().map_or(&[][..], |(_, here)| here);
             match name {
                 b"" | b"." => {}
@@ -86,7 +157,7 @@ impl<'a> Lower<'a> {
                 b".." => {
                     way.pop();
                 }
-                _ => match self.step(here, name) {
+                _ => match self.step(here, name)? {
                     Found::Directory(origins) => way.push((name, origins)),
                     Found::Other(origin) => match self.target(origin) {
                         Some(target) => {
@@ -105,8 +176,7 @@ impl<'a> Lower<'a> {
                 },
             }
             // With the root, as much as with a name in it.
-            check("directories on a path", way.len() as u64, self.limits.depth)
-                .map_err(Stuck::Limit)?;
+            check("directories on a path", way.len() as u64, self.limits.depth)?;
         }
         Ok(way)
     }
@@ -128,9 +198,11 @@ impl<'a> Lower<'a> {
     }
 
     /// What `name` is in the directory that `parents` make.
-    fn step(self, parents: &[Origin], name: &[u8]) -> Found {
+    fn step(self, parents: &[Origin], name: &[u8]) -> Result<Found, Error> {
+        let hides = [&b".wh."[..], name].concat();
         let mut directories = Vec::new();
         for parent in parents {
+            self.steps.spend(1)?;
             let tree = &self.layers[parent.layer as usize];
             if let Some(node) = tree.find(parent.node, name)
                 && meaning(name, tree.node(node).kind) == Ok(Meaning::Plain)
@@ -142,22 +214,21 @@ impl<'a> Lower<'a> {
                 if tree.node(node).kind == Kind::Directory {
                     directories.push(origin);
                 } else if directories.is_empty() || self.leads_on(&directories, origin) {
-                    return Found::Other(origin);
+                    return Ok(Found::Other(origin));
                 } else {
                     break;
                 }
             }
-            let hides = [&b".wh."[..], name].concat();
             let is_there = |name: &[u8]| tree.find(parent.node, name).is_some();
             if is_there(&hides) || is_there(b".wh..wh..opq") {
                 break;
             }
         }
-        if directories.is_empty() {
+        Ok(if directories.is_empty() {
             Found::Nothing
         } else {
             Found::Directory(directories)
-        }
+        })
     }
 }
 

@@ -602,3 +602,124 @@ fn t18_symlinks_of_lower_layers_lead_no_deeper_than_paths() -> TestResult {
     }
     Ok(())
 }
+
+#[test]
+fn the_size_of_all_layers_is_bounded() -> TestResult {
+    let entries = "names, files and directories in all layers";
+    let weight = "bytes of metadata in all layers";
+    let limits = Limits {
+        entries: 1000,
+        weight: 1 << 20,
+        ..Limits::default()
+    };
+    let one = |line: &str| vec![line.to_owned()];
+    let mut linked = one("f f");
+    linked.extend((0..97).map(|at| format!("h {at}>f")));
+    // The root and a file, with 98 names.
+    let linked = |count: usize| vec![linked.clone(); count];
+    let heavy = |at: usize| {
+        vec![
+            format!("l t>{at}{}", "x".repeat(1 << 17)),
+            "f s/y".to_owned(),
+        ]
+    };
+    let below = |base: &str| vec![one(base), heavy(0)];
+    let rows = [
+        ("W11 each name counts", linked(10), (2, "")),
+        ("W11 each time", linked(11), (1000, entries)),
+        ("distinct heavy ones", (0..7).map(heavy).collect(), (4, "")),
+        (
+            "too many of them",
+            (0..9).map(heavy).collect(),
+            (1 << 20, weight),
+        ),
+        ("what is not moved", below("d s"), (4, "")),
+    ];
+    for (name, layers, expected) in rows {
+        assert_eq!(outcome(&layers, &limits)?, expected, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn w11_one_layer_many_times_takes_memory_once_unless_it_is_moved() -> TestResult {
+    let limits = Limits {
+        weight: 1 << 20,
+        ..Limits::default()
+    };
+    let heavy = layer(1, &[&format!("l t>{}", "x".repeat(1 << 16)), "f s/y"])?;
+    let over = |base: &str| -> Result<Vec<Arc<Tree>>, Box<dyn std::error::Error>> {
+        let mut layers = vec![heavy.clone(); 300];
+        layers[0] = layer(0, &[base])?;
+        Ok(layers)
+    };
+    let rootfs = merge::merge(over("d s")?, &limits)?;
+    assert!((1 << 16..2 << 16).contains(&rootfs.weight()), "as it is");
+    let error = merge::merge(over("l s>d")?, &limits).err();
+    let text = error.map(|error| error.to_string());
+    let expected =
+        "the root file system has more than the limit of 1048576 bytes of metadata in all layers";
+    assert_eq!(text.as_deref(), Some(expected), "moved");
+    let mut few = over("l s>d")?;
+    few.truncate(4);
+    let rootfs = merge::merge(few, &limits)?;
+    assert!(rootfs.weight() > 3 << 16, "those that were moved count");
+    Ok(())
+}
+
+#[test]
+fn w10_looking_up_paths_takes_few_steps() -> TestResult {
+    let steps = "steps of looking up paths in lower layers";
+    let limits = Limits {
+        steps: 1 << 16,
+        ..Limits::default()
+    };
+    let max = limits.steps;
+    let many = |line: &dyn Fn(usize) -> String, count: usize| -> Vec<String> {
+        (0..count).map(line).collect()
+    };
+    let deep = "d/".repeat(1000);
+    let files = many(&|at| format!("f {deep}{at}"), 1000);
+    let links = many(&|at| format!("h {at}>{deep}{at}"), 1000);
+    let nothing = many(&|at| format!("h {at}>x"), 1000);
+    let through = many(&|at| format!("h {at}>s0/{at}/f"), 1000);
+    let below = many(&|at| format!("f s0/{at}/f"), 1000);
+    let rows: Vec<(&str, Vec<Vec<String>>, (u64, &str))> = vec![
+        ("links into one directory", vec![files, links], (2001, "")),
+        ("links to nothing", vec![nothing.clone(); 4], (1001, "")),
+        ("the same in many layers", vec![nothing; 100], (max, steps)),
+        (
+            "links through symlinks",
+            vec![chain(200, 10), through],
+            (max, steps),
+        ),
+        (
+            "files below symlinks",
+            vec![chain(200, 10), below],
+            (4212, ""),
+        ),
+    ];
+    for (name, layers, expected) in rows {
+        assert_eq!(outcome(&layers, &limits)?, expected, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn w10_rounds_cost_steps() -> TestResult {
+    let layers = [
+        vec!["l a>b".to_owned()],
+        vec!["f a/s/x".to_owned(), "f y".to_owned()],
+    ];
+    let with = |steps| Limits {
+        steps,
+        ..Limits::default()
+    };
+    assert_eq!(outcome(&layers, &with(100))?.1, "");
+    let (max, what) = outcome(&layers, &with(10))?;
+    assert_eq!(
+        (max, what),
+        (10, "steps of looking up paths in lower layers")
+    );
+    Ok(())
+}

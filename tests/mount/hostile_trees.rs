@@ -300,6 +300,83 @@ fn tars_that_are_read() {
 }
 
 #[test]
+fn w9_a_link_to_a_lower_layer_is_no_fault_of_its_own() {
+    if !can_mount("w9_a_link_to_a_lower_layer_is_no_fault_of_its_own") {
+        return;
+    }
+    let ward = Ward::new();
+    let tar = Tarball::new().link("linked", "etc/motd").finish();
+    let dangling = Tarball::new().link("linked", "etc/nothing").finish();
+    for (name, tar) in [("app", &tar), ("bad", &dangling)] {
+        let upper = ward.layout.layer_of_tar(Compression::Gzip, tar);
+        let image = ward.layout.image(&[ward.layer.clone(), upper]);
+        ward.layout.add_ref(name, &image);
+    }
+    let mounted = ward.mount();
+    let row = "a sound link";
+    let (alone, merged) = ("app/layers/01/linked", "app/rootfs/linked");
+    assert_eq!(errno_name(mounted.errno(alone)), errno_name(EUCLEAN));
+    let text = "TAR_LINK: a hard link to \"etc/motd\" of a lower layer; see rootfs/";
+    assert_eq!(mounted.xattr(alone, "error").as_deref(), Some(text));
+    mounted.assert_holds(row, merged, b"hello\n");
+    assert_eq!(mounted.xattr(merged, "error"), None);
+    mounted.assert_holds(row, "app/layers/01.tar", &tar);
+    assert_eq!(mounted.xattr("app/layers/01.tar", "error"), None);
+    assert_eq!(mounted.status_codes(), [""; 0]);
+    mounted.assert_refused(
+        "a link to nothing",
+        "bad/rootfs/linked",
+        EUCLEAN,
+        "TAR_LINK",
+    );
+}
+
+#[test]
+fn what_image_after_image_may_cost() {
+    if !can_mount("what_image_after_image_may_cost") {
+        return;
+    }
+    let ward = Ward::new();
+    let layout = &ward.layout;
+    let down = |to: &str| format!("{to}{}", "/x".repeat(2040));
+    let mut chain = Tarball::new();
+    for at in 0..255 {
+        chain = chain.symlink(format!("s{at}"), down(&format!("s{}", at + 1)));
+    }
+    let chain = chain.symlink("s255", down("z")).finish();
+    let mut names = Tarball::new().file("f", "");
+    for at in 0..100_000 {
+        names = names.link(format!("{at}"), "f");
+    }
+    let layer = |tar: &[u8]| layout.layer_of_tar(Compression::Gzip, tar);
+    let through = layer(&Tarball::new().file("s0/f", "").finish());
+    let linked = layer(&Tarball::new().link("f", "s0/f").finish());
+    let chain = layer(&chain);
+    let names = layer(&names.finish());
+    let rows = [
+        ("T18' through symlinks", vec![chain.clone(), through]),
+        ("T18' links through symlinks", vec![chain, linked]),
+        ("W11 a file of many names, many times", vec![names; 200]),
+    ];
+    for (at, (_, layers)) in rows.iter().enumerate() {
+        layout.add_ref(&format!("bad-{at}"), &layout.image(layers));
+    }
+    let mounted = ward.mount();
+    for (at, (row, _)) in rows.iter().enumerate() {
+        let rootfs = format!("bad-{at}/rootfs");
+        assert_eq!(
+            errno_name(mounted.errno(&rootfs)),
+            errno_name(EFBIG),
+            "{row}"
+        );
+        mounted.assert_closed(row, &rootfs, EFBIG, "LIMIT_ROOTFS");
+        mounted.assert_good(row);
+    }
+    let peak = mounted.mount.peak_memory();
+    assert!(peak < 512 << 20, "{peak} bytes");
+}
+
+#[test]
 fn w1_whiteouts_are_names_in_their_layer() {
     if !can_mount("w1_whiteouts_are_names_in_their_layer") {
         return;

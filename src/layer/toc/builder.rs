@@ -49,7 +49,8 @@ pub fn build(
     verdicts: &Verdicts,
     control: &Control<'_>,
 ) -> Result<Toc, Error> {
-    let (table, entries, hashes) = pass(blob, limits, control)?;
+    let thread = thread::Builder::new().name("layer-hash".to_owned());
+    let (table, entries, hashes) = pass(blob, limits, control, thread)?;
     judge(blob, verdicts, &table, &hashes)?;
     let table = table.map_err(|error| Error::stream(blob.digest(), error))?;
     let diff_id = DiffId(hashes.decoded.unwrap_or(hashes.stored));
@@ -58,17 +59,22 @@ pub fn build(
     Ok(toc)
 }
 
-/// Decodes and hashes; the stream may be bad while the digests are good.
+/// Decodes, and hashes on `thread`; the stream may be bad while the digests are good.
 fn pass(
     blob: &Blob,
     limits: &Limits,
     control: &Control<'_>,
+    thread: thread::Builder,
 ) -> Result<(Result<SpanTable, stream::Error>, Entries, Hashes), Error> {
     let hashing = Hashing::new(blob)?;
     let (full, to_hash) = sync_channel(WAITING);
     let (used, empty) = sync_channel(WAITING);
     thread::scope(|scope| {
-        let hashing = scope.spawn(move || hashing.run(&to_hash, &used));
+        let hashing = thread.spawn_scoped(scope, move || hashing.run(&to_hash, &used));
+        let hashing = hashing.map_err(|source| Error::Read {
+            digest: blob.digest().clone(),
+            source: Arc::new(source),
+        })?;
         let mut feed = Feed {
             blob,
             control,
@@ -248,5 +254,29 @@ impl Hashing {
             stored: self.stored.finish(),
             decoded: self.decoded.map(Hasher::finish),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn no_thread_is_an_error_and_no_panic() -> Result<(), Box<dyn std::error::Error>> {
+        let file: File = tempfile::tempfile()?;
+        let blob = Blob::new(Digest::of(b""), file)?;
+        let (progress, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let control = Control {
+            progress: &progress,
+            stop: &stop,
+        };
+        // No system has as much memory for a stack.
+        let thread = thread::Builder::new().stack_size(1 << 60);
+        let outcome = pass(&blob, &Limits::default(), &control, thread).err();
+        assert!(matches!(outcome, Some(Error::Read { .. })), "{outcome:?}");
+        Ok(())
     }
 }

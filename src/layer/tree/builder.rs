@@ -212,11 +212,16 @@ impl Builder {
         node: Draft,
         at: u64,
     ) -> Result<(), Error> {
-        if let Some(number) = self.find(directory, name) {
+        let known = self.find(directory, name);
+        let is_link = matches!(self.nodes[node as usize].shape, Shape::Symlink(_));
+        if known.is_some() || is_link {
+            // The directory remembered may have been under this name, or its path may lead
+            // through the symlink now.
+            self.last = None;
+        }
+        if let Some(number) = known {
             self.names[number as usize].node = node;
             self.duplicates += 1;
-            // The directory remembered may have been under this name.
-            self.last = None;
             return Ok(());
         }
         let name = self.intern(name, at)?;

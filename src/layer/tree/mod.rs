@@ -155,6 +155,12 @@ impl Tree {
         self.names.is_empty()
     }
 
+    /// How many names there are: a node may have several.
+    #[must_use]
+    pub fn count_names(&self) -> usize {
+        self.names.len() / NAME_LEN
+    }
+
     /// How many bytes of memory it takes.
     #[must_use]
     pub fn weight(&self) -> u64 {

@@ -9,10 +9,8 @@
 //! anything up in it, and opening it, wait for that. The directory itself can always be
 //! looked at.
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, Weak};
-
-use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use super::Views;
 use super::faults::subject;
@@ -26,13 +24,16 @@ use crate::layer::tree::Tree;
 use crate::oci::Descriptor;
 use crate::oci::media_type::Kind;
 use crate::rootfs::{self, NodeId, Rootfs};
-use crate::stream::Budget;
 use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
 use crate::vfs::error::Error;
 use crate::vfs::node::{Caching, Child, Listing, Node, NodeKey, Patience};
 
 /// How many bytes of memory the trees take that nobody uses just now.
-const KEPT: u64 = 32 << 20;
+pub(super) const KEPT: u64 = 32 << 20;
+
+/// How many root file systems are put together at once: each takes a processor, and for a
+/// while more memory than what comes out.
+pub(super) const MERGES: usize = 2;
 
 /// How many layers of an image are asked for before they are waited for: two are read at
 /// once, and each takes an open file.
@@ -119,7 +120,8 @@ impl FilesDir {
         if let Some(tree) = self.tree.get() {
             return Ok(TreeNode::root(tree));
         }
-        let loaded = self.views.files.get(&self.shows(), || self.load());
+        let load = || self.load().map(|files| (files.weight, files));
+        let loaded = self.views.files.get(&self.shows(), load);
         let files = self.views.faults().judge(&self.subject(), loaded)?;
         let shows = format!("files {}", self.shows());
         let tree = FileTree::new(&self.views, files, self.place.key(&shows), self.created);
@@ -214,11 +216,10 @@ pub(super) struct Files {
 impl Files {
     /// All layers of the image whose manifest `descriptor` names, merged.
     fn rootfs(views: &Arc<Views>, descriptor: &Descriptor) -> Result<Self, Error> {
-        let (layers, trees) = open_all(&sources(views, descriptor)?)?;
-        let trees_weight: u64 = trees.iter().map(|tree| tree.weight()).sum();
-        let rootfs = Rootfs::new(trees)?;
+        let Opening { layers, trees, .. } = open_all(sources(views, descriptor)?)?;
+        let rootfs = views.merges.take(|| Rootfs::new(trees))?;
         Ok(Self {
-            weight: rootfs.weight() + trees_weight,
+            weight: rootfs.weight(),
             rootfs,
             layers,
             content: NodeKey::content("rootfs", subject(descriptor)),
@@ -228,11 +229,10 @@ impl Files {
 
     fn of_layer(source: &LayerSource) -> Result<Self, Error> {
         let (layer, tree) = open(source)?;
-        let weight = tree.weight();
         let rootfs = Rootfs::of_layer(tree);
         let opened = OpenedLayer::new(source.clone(), None, &layer);
         Ok(Self {
-            weight: rootfs.weight() + weight,
+            weight: rootfs.weight(),
             rootfs,
             layers: vec![opened],
             content: NodeKey::content("layer-tree", source.shows()),
@@ -246,39 +246,76 @@ impl Files {
     }
 }
 
+/// A layer of an image, and the build step that made it.
+type Source = (LayerSource, Option<String>);
+
 /// All layers of an image and their trees. Of several that are wrong, the most telling is
 /// told, so all of them are looked at.
-fn open_all(
-    sources: &[(LayerSource, Option<String>)],
-) -> Result<(Vec<OpenedLayer>, Vec<Arc<Tree>>), Error> {
-    for (source, _) in sources.iter().take(AHEAD) {
+fn open_all(sources: Vec<Source>) -> Result<Opening, Error> {
+    let mut seen = HashSet::new();
+    let is_new = |(source, _): &&Source| seen.insert(source.shows());
+    let distinct = sources.iter().filter(is_new);
+    let distinct: Vec<LayerSource> = distinct.map(|(source, _)| source.clone()).collect();
+    let mut ahead = distinct.iter();
+    for source in ahead.by_ref().take(AHEAD) {
         source.request();
     }
-    let (mut layers, mut trees) = (Vec::new(), Vec::new());
-    let mut nodes = 0;
-    let mut fault: Option<Error> = None;
-    for at in 0..sources.len() {
-        if let Some((next, _)) = sources.get(at + AHEAD) {
+    let mut opening = Opening::default();
+    for (source, created_by) in sources {
+        if opening.add(source, created_by)?
+            && let Some(next) = ahead.next()
+        {
             next.request();
         }
-        let (source, created_by) = sources[at].clone();
-        let (layer, tree) = match open(&source) {
-            Ok(opened) => opened,
-            Err(Error::ShutDown) => return Err(Error::ShutDown),
+    }
+    match opening.fault.take() {
+        Some(fault) => Err(fault),
+        None => Ok(opening),
+    }
+}
+
+/// The layers of an image while they are opened, the base layer first.
+#[derive(Debug, Default)]
+struct Opening {
+    layers: Vec<OpenedLayer>,
+    trees: Vec<Arc<Tree>>,
+    size: rootfs::Size,
+    /// Those that were opened, by what they show; nothing for those that are wrong.
+    known: HashMap<String, Option<(OpenedLayer, Arc<Tree>)>>,
+    fault: Option<Error>,
+}
+
+impl Opening {
+    /// Adds the next layer. One that is there again is not opened again, nor is its tree
+    /// loaded: it may be too heavy to be kept between two uses. Says whether it was opened.
+    fn add(&mut self, source: LayerSource, created_by: Option<String>) -> Result<bool, Error> {
+        let shows = source.shows();
+        let is_new = !self.known.contains_key(&shows);
+        if is_new {
+            let opened = self.open(source)?;
+            self.known.insert(shows.clone(), opened);
+        }
+        if let Some(Some((layer, tree))) = self.known.get(&shows) {
+            self.size.add(tree)?;
+            self.trees.push(tree.clone());
+            self.layers.push(layer.again(created_by));
+        }
+        Ok(is_new)
+    }
+
+    fn open(&mut self, source: LayerSource) -> Result<Option<(OpenedLayer, Arc<Tree>)>, Error> {
+        match open(&source) {
+            Ok((layer, tree)) => Ok(Some((OpenedLayer::new(source, None, &layer), tree))),
+            Err(Error::ShutDown) => Err(Error::ShutDown),
             Err(error) => {
-                fault = Some(match fault {
+                self.fault = Some(match self.fault.take() {
                     Some(former) => former.or(error),
                     None => error,
                 });
-                continue;
+                Ok(None)
             }
-        };
-        nodes += tree.len() as u64;
-        rootfs::check_size(nodes)?;
-        trees.push(tree);
-        layers.push(OpenedLayer::new(source, created_by, &layer));
+        }
     }
-    fault.map_or(Ok((layers, trees)), Err)
 }
 
 /// A layer and its tree; what is wrong with its bytes is noted as the layer's fault.
@@ -290,10 +327,7 @@ fn open(source: &LayerSource) -> Result<(Arc<Layer>, Arc<Tree>), Error> {
 }
 
 /// The layers of an image, each with the build step that made it.
-fn sources(
-    views: &Arc<Views>,
-    descriptor: &Descriptor,
-) -> Result<Vec<(LayerSource, Option<String>)>, Error> {
+fn sources(views: &Arc<Views>, descriptor: &Descriptor) -> Result<Vec<Source>, Error> {
     let document = views.documents().document(descriptor)?;
     let Some(manifest) = document.as_ref().and_then(|document| document.manifest()) else {
         return Ok(Vec::new());
@@ -323,53 +357,4 @@ fn sources(
         sources.push((source, created_by));
     }
     Ok(sources)
-}
-
-/// The trees in use, and those that were used last.
-#[derive(Debug)]
-pub(super) struct FilesCache(Mutex<Known>);
-
-#[derive(Debug)]
-struct Known {
-    kept: Budget<String, Arc<Files>>,
-    in_use: HashMap<String, Weak<Files>>,
-}
-
-impl Default for FilesCache {
-    fn default() -> Self {
-        Self(Mutex::new(Known {
-            kept: Budget::new(KEPT),
-            in_use: HashMap::new(),
-        }))
-    }
-}
-
-impl FilesCache {
-    /// The tree of `shows`, loaded if it is not known.
-    fn get(
-        &self,
-        shows: &str,
-        load: impl FnOnce() -> Result<Files, Error>,
-    ) -> Result<Arc<Files>, Error> {
-        if let Some(files) = self.find(shows) {
-            return Ok(files);
-        }
-        // Nobody else waits while it is loaded; if somebody loads the same, the later one
-        // stays.
-        let files = Arc::new(load()?);
-        let mut known = self.0.lock();
-        known.in_use.retain(|_, files| files.strong_count() > 0);
-        known
-            .in_use
-            .insert(shows.to_owned(), Arc::downgrade(&files));
-        let weight = files.weight.min(KEPT);
-        known.kept.insert(shows.to_owned(), files.clone(), weight);
-        Ok(files)
-    }
-
-    fn find(&self, shows: &str) -> Option<Arc<Files>> {
-        let mut known = self.0.lock();
-        let kept = known.kept.get(&shows.to_owned()).cloned();
-        kept.or_else(|| known.in_use.get(shows)?.upgrade())
-    }
 }

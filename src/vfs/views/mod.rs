@@ -21,6 +21,7 @@ mod files;
 mod image;
 mod layers;
 mod level;
+mod loaded;
 pub mod names;
 mod opened;
 mod place;
@@ -45,8 +46,9 @@ use parking_lot::{Mutex, RwLock};
 use self::directory::Directory;
 use self::documents::Documents;
 use self::faults::Faults;
-use self::files::FilesCache;
+use self::files::{Files, KEPT, MERGES};
 use self::level::LevelDir;
+use self::loaded::{Loaded, Turns};
 use self::opened::HeldLayers;
 use self::place::Place;
 use self::reachable::Reachable;
@@ -97,7 +99,8 @@ pub struct Views {
     verdicts: Arc<Verdicts>,
     documents: Documents,
     faults: Faults,
-    files: FilesCache,
+    files: Loaded<Files>,
+    merges: Turns,
     held: HeldLayers,
     snapshot: RwLock<Arc<Snapshot>>,
     reachable: Reachable,
@@ -139,7 +142,8 @@ impl Views {
             layers,
             verdicts,
             faults: Faults::default(),
-            files: FilesCache::default(),
+            files: Loaded::new(KEPT),
+            merges: Turns::new(MERGES),
             held: HeldLayers::default(),
             snapshot: RwLock::new(Arc::new(Snapshot::new(Arc::new(view), None))),
             reachable: Reachable::default(),

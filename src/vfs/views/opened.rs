@@ -60,6 +60,19 @@ impl OpenedLayer {
         opened
     }
 
+    /// The same layer at another place of its image.
+    pub(super) fn again(&self, created_by: Option<String>) -> Self {
+        let state = self.state.lock();
+        Self {
+            source: self.source.clone(),
+            created_by,
+            state: Mutex::new(State {
+                identity: state.identity,
+                layer: state.layer.clone(),
+            }),
+        }
+    }
+
     /// The digest of its blob.
     pub(super) fn digest(&self) -> &Digest {
         &self.source.descriptor().digest

@@ -81,15 +81,27 @@ impl TreeNode {
     }
 
     fn try_open(&self) -> Result<LayerFile, Error> {
-        if let Kind::Outer { target } = self.record().kind {
-            let target = target.escape_ascii();
-            let text = format!("a hard link to \"{target}\", which is no file of a lower layer");
-            return Err(Error::malformed("TAR_LINK", text));
+        if let Some(error) = self.outer() {
+            return Err(error);
         }
         let content = self.files().rootfs.content(self.id);
         let content = content.ok_or(Error::Invalid)?;
         let layer = self.files().layer_of(self.id).layer()?;
         Ok(LayerFile::new(layer, content))
+    }
+
+    /// Why it cannot be opened, if it is a hard link whose target is not in its tree.
+    fn outer(&self) -> Option<Error> {
+        let Kind::Outer { target } = self.record().kind else {
+            return None;
+        };
+        let target = target.escape_ascii();
+        let text = if self.files().is_rootfs {
+            format!("a hard link to \"{target}\", which is no file of a lower layer")
+        } else {
+            format!("a hard link to \"{target}\" of a lower layer; see rootfs/")
+        };
+        Some(Error::malformed("TAR_LINK", text))
     }
 
     /// Where the node comes from. A kernel asks for it of files and directories alone.
@@ -107,6 +119,11 @@ impl TreeNode {
     }
 
     fn fault(&self) -> Option<Vec<u8>> {
+        if let Some(fault) = self.outer().and_then(|error| error.fault()) {
+            return Xattrs::default()
+                .with_fault(Some(&fault))
+                .get(b"user.oci.error");
+        }
         let subject = self.files().layer_of(self.id).subject();
         let fault = self.tree.views.faults().find(&subject);
         let xattrs = Xattrs::default().with_fault(fault.as_ref());
@@ -216,6 +233,12 @@ impl Node for TreeNode {
             _ => return Err(Error::Invalid),
         }
         let subject = self.files().layer_of(self.id).subject();
+        if !self.files().is_rootfs
+            && let Some(error) = self.outer()
+        {
+            // The layer is right, as far as can be seen from it alone.
+            return Err(error);
+        }
         let file = self.try_open();
         let file = file.map_err(|error| self.tree.views.faults().noted(&subject, error))?;
         Ok(Arc::new(OpenTreeFile {
