@@ -211,7 +211,11 @@ impl Layers {
             let summary = kept.summary.as_ref();
             summary.is_ok_and(|summary| summary.blob_size == blob.size())
         };
-        let was_kept = self.shared.find_kept(digest).as_ref().is_some_and(is_kept);
+        let found = self.shared.find_kept(digest);
+        let was_kept = found.as_ref().is_some_and(is_kept);
+        if found.is_some_and(|found| found.is_damaged()) {
+            self.shared.discard(digest);
+        }
         let (toc, took) = match self.find_sound(blob)? {
             Some(toc) => {
                 self.queue.wait_for(blob)?;
@@ -263,12 +267,26 @@ impl Drop for Layers {
 
 impl Shared {
     fn find(&self, digest: &Digest) -> Option<Arc<Toc>> {
-        if let Some(toc) = self.tocs.lock().get(digest) {
-            return Some(Arc::clone(toc));
+        let known = self.tocs.lock().get(digest).cloned();
+        match known {
+            Some(toc) if toc.spans().is_damaged() => {
+                self.discard(digest);
+                return None;
+            }
+            Some(toc) => return Some(toc),
+            None => {}
         }
         let toc = Arc::new(self.kept.as_ref()?.load(digest)?);
         self.remember(&toc);
         Some(toc)
+    }
+
+    /// Forgets a Toc that is damaged, so that it is made again.
+    fn discard(&self, digest: &Digest) {
+        self.tocs.lock().remove(digest);
+        if let Some(Err(error)) = self.kept.as_ref().map(|kept| kept.remove(digest)) {
+            log::debug!("damaged table of {digest} stays: {error}");
+        }
     }
 
     /// The Toc of a blob, unless the size already shows that it is of other bytes.

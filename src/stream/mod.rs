@@ -31,6 +31,7 @@ mod cursor;
 pub mod encode;
 mod error;
 mod gzip;
+pub mod heap;
 mod inflate;
 mod input;
 mod limits;
@@ -52,6 +53,7 @@ pub use checkpoint::zstd::{
 pub use cursor::head;
 pub use encode::{Encoded, Encoder};
 pub use error::{Error, ErrorClass};
+pub use heap::{Heap, HeapRange};
 pub use input::Chunks;
 pub use limits::Limits;
 pub use offset::{BlobOffset, TarOffset};

@@ -7,9 +7,10 @@
 
 use crate::store::ReadAt;
 use crate::stream::checkpoint::deflate::{self, SPACING};
-use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart};
+use crate::stream::checkpoint::{Checkpoint, Restart};
 use crate::stream::error::Error;
 use crate::stream::gzip::{self, Trailer};
+use crate::stream::heap::HeapRange;
 use crate::stream::inflate::Stop;
 use crate::stream::input::{Chunks, Input};
 use crate::stream::limits::Limits;
@@ -262,11 +263,8 @@ impl<'a> Pass<'a> {
     fn deflate_mark(&mut self, bit_offset: u64, window: Vec<u8>) -> Result<(), Error> {
         let window_len = u32::try_from(window.len()).map_err(|_| self.too_many())?;
         let packed = deflate::pack(self.source, bit_offset, window)?;
-        let window = HeapRange {
-            start: u32::try_from(self.checkpoints.heap.len()).map_err(|_| self.too_many())?,
-            len: u32::try_from(packed.len()).map_err(|_| self.too_many())?,
-        };
-        self.checkpoints.heap.extend_from_slice(&packed);
+        let window = self.checkpoints.heap.push(&packed);
+        let window = window.ok_or_else(|| self.too_many())?;
         self.mark(Restart::Deflate {
             bit_offset,
             window,

@@ -1,5 +1,6 @@
 //! Reads decoded bytes at any place.
 
+use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use crate::store::ReadAt;
 use crate::stream::buffers::Buffer;
 use crate::stream::checkpoint::dictionary::read_frame;
-use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart, deflate};
+use crate::stream::checkpoint::{Checkpoint, Restart, deflate};
 use crate::stream::cursor::Cursor;
 use crate::stream::error::Error;
 use crate::stream::offset::{BlobOffset, TarOffset};
@@ -79,13 +80,13 @@ impl Stream {
         if let Some(bytes) = self.cache.get(&self.key(id)) {
             return Ok(bytes);
         }
-        let checkpoint = self.checkpoint_for(id)?;
+        let (checkpoint, needed) = self.start_for(id)?;
         let _lane = self.table.lane(checkpoint.span);
         if let Some(bytes) = self.cache.get(&self.key(id)) {
             return Ok(bytes);
         }
         // The stream was found good once: whatever is wrong with it now is damage.
-        self.decode_from(&checkpoint, id).map_err(|error| {
+        self.decode_from(&checkpoint, &needed, id).map_err(|error| {
             if error.is_of_the_stream() {
                 self.changed(id)
             } else {
@@ -94,7 +95,12 @@ impl Stream {
         })
     }
 
-    fn decode_from(&self, checkpoint: &Checkpoint, id: SpanId) -> Result<Arc<Buffer>, Error> {
+    fn decode_from(
+        &self,
+        checkpoint: &Checkpoint,
+        needed: &[u8],
+        id: SpanId,
+    ) -> Result<Arc<Buffer>, Error> {
         let start = self.key(checkpoint.span);
         match checkpoint.restart {
             Restart::Fresh { blob_offset } => {
@@ -103,37 +109,38 @@ impl Stream {
             }
             Restart::Deflate {
                 bit_offset,
-                window,
                 window_len,
-            } => self.go_on(id, start, || self.deflate(bit_offset, window, window_len)),
-            Restart::Dictionary {
-                state,
-                state_len,
-                end,
-            } => {
+                ..
+            } => self.go_on(id, start, || self.deflate(bit_offset, needed, window_len)),
+            Restart::Dictionary { state_len, end, .. } => {
                 let end = self.wanted_with(id, checkpoint.span, end);
-                let packed = self.table.checkpoints().bytes(state);
-                self.burst((packed, state_len), checkpoint.span..end, id)
+                self.burst((needed, state_len), checkpoint.span..end, id)
             }
         }
     }
 
-    /// The checkpoint from which a span is decoded.
-    fn checkpoint_for(&self, id: SpanId) -> Result<Checkpoint, Error> {
+    /// The checkpoint from which a span is decoded, and what it needs: the nearest that is
+    /// not damaged.
+    fn start_for(&self, id: SpanId) -> Result<(Checkpoint, Cow<'_, [u8]>), Error> {
         if self.table.compression() == Compression::Plain {
             // Every byte is where it is: no need to come from the start.
             let blob_offset = BlobOffset(self.table.start_of(id).0);
             let restart = Restart::Fresh { blob_offset };
-            return Ok(Checkpoint { span: id, restart });
+            return Ok((Checkpoint { span: id, restart }, Cow::default()));
         }
-        let checkpoint = self.table.checkpoint_before(id);
-        checkpoint.copied().ok_or_else(|| self.changed(id))
+        let checkpoints = self.table.checkpoints();
+        let with_needed = |checkpoint: &Checkpoint| {
+            let needed = checkpoints.heap.piece(checkpoint.restart.needs())?;
+            Some((*checkpoint, needed))
+        };
+        let found = checkpoints.before(id).find_map(with_needed);
+        found.ok_or_else(|| self.changed(id))
     }
 
-    fn deflate(&self, bit_offset: u64, window: HeapRange, len: u32) -> Result<Cursor, Error> {
+    fn deflate(&self, bit_offset: u64, window: &[u8], len: u32) -> Result<Cursor, Error> {
         let window = match len {
             0 => Vec::new(),
-            _ => deflate::unpack(self.table.checkpoints().bytes(window), len)?,
+            _ => deflate::unpack(window, len)?,
         };
         Cursor::deflate(bit_offset, &window, &*self.source)
     }

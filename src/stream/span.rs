@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use twox_hash::XxHash3_64;
 
-use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart, dictionary};
+use crate::stream::checkpoint::{Checkpoint, Restart, dictionary};
+use crate::stream::heap::Heap;
 use crate::stream::inflate::WINDOW_SIZE;
 use crate::stream::offset::{BlobOffset, TarOffset};
 use crate::stream::sniff::Compression;
@@ -50,24 +51,25 @@ pub fn check(bytes: &[u8]) -> u64 {
 pub struct Fault(&'static str);
 
 /// Checkpoints, and the heap of what they need.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, PartialEq, Default)]
 pub struct Checkpoints {
     /// In the order of their spans.
     pub list: Vec<Checkpoint>,
-    /// What their [`HeapRange`]s lie in.
-    pub heap: Vec<u8>,
+    /// What they need.
+    pub heap: Heap,
 }
 
 impl Checkpoints {
-    fn in_heap(&self, range: HeapRange) -> Option<&[u8]> {
-        let start = range.start as usize;
-        self.heap.get(start..start.checked_add(range.len as usize)?)
-    }
-
-    /// The bytes that a checkpoint needs.
-    #[must_use]
-    pub(in crate::stream) fn bytes(&self, range: HeapRange) -> &[u8] {
-        self.in_heap(range).unwrap_or_default()
+    /// Those from which the span `id` can be decoded, the nearest first.
+    pub(in crate::stream) fn before(&self, id: SpanId) -> impl Iterator<Item = &Checkpoint> {
+        let after = self
+            .list
+            .partition_point(|checkpoint| checkpoint.span <= id);
+        let before = self.list[..after].iter().rev();
+        before.filter(move |checkpoint| match checkpoint.restart {
+            Restart::Dictionary { end, .. } => id < end,
+            Restart::Fresh { .. } | Restart::Deflate { .. } => true,
+        })
     }
 }
 
@@ -184,7 +186,7 @@ impl SpanTable {
                     window, window_len, ..
                 },
                 Compression::Gzip,
-            ) => *window_len as usize <= WINDOW_SIZE && checkpoints.in_heap(*window).is_some(),
+            ) => *window_len as usize <= WINDOW_SIZE && checkpoints.heap.covers(*window),
             (
                 Restart::Dictionary {
                     state,
@@ -194,7 +196,7 @@ impl SpanTable {
                 Compression::Zstd,
             ) => {
                 *state_len <= dictionary::MAX_LEN
-                    && checkpoints.in_heap(*state).is_some()
+                    && checkpoints.heap.covers(*state)
                     && *end > checkpoint.span
                     && end.0 as usize <= self.spans.len()
             }
@@ -244,7 +246,14 @@ impl SpanTable {
         self.better.get().unwrap_or(&self.first)
     }
 
-    /// About how many bytes of memory the table takes.
+    /// Whether a checkpoint turned out to be damaged: what it is needed for takes long.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.checkpoints().heap.is_damaged()
+    }
+
+    /// About how many bytes of memory the table takes; a heap that is left in its file
+    /// counts as well, since that is held open.
     #[must_use]
     pub fn weight(&self) -> u64 {
         let Checkpoints { list, heap } = self.checkpoints();
@@ -287,19 +296,14 @@ impl SpanTable {
     /// The last checkpoint from which a span can be decoded.
     #[must_use]
     pub fn checkpoint_before(&self, id: SpanId) -> Option<&Checkpoint> {
-        let list = &self.checkpoints().list;
-        let after = list.partition_point(|checkpoint| checkpoint.span <= id);
-        let mut before = list[..after].iter().rev();
-        before.find(|checkpoint| match checkpoint.restart {
-            Restart::Dictionary { end, .. } => id < end,
-            Restart::Fresh { .. } | Restart::Deflate { .. } => true,
-        })
+        self.checkpoints().before(id).next()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::heap::HeapRange;
 
     /// Name, decoded size, starts of spans, checkpoints, whether it is accepted.
     type Row<'a> = (&'a str, u64, &'a [u64], &'a [Checkpoint], bool);
@@ -325,7 +329,7 @@ mod tests {
     fn with_heap(list: &[Checkpoint]) -> Checkpoints {
         Checkpoints {
             list: list.to_vec(),
-            heap: vec![0; 4],
+            heap: vec![0; 4].into(),
         }
     }
 
@@ -334,7 +338,11 @@ mod tests {
             span: SpanId(span),
             restart: Restart::Deflate {
                 bit_offset: 0,
-                window: HeapRange { start: 1, len },
+                window: HeapRange {
+                    start: 1,
+                    len,
+                    check: 0,
+                },
                 window_len,
             },
         }

@@ -12,7 +12,7 @@ use ocifs::oci::Digest;
 use ocifs::store::{Blob, CacheDir, Verdicts, verify};
 use ocifs::stream::{self, Compression, TarOffset};
 
-use crate::sample::{TestResult, gzip, layer_like, zstd, zstd_stream};
+use crate::sample::{Random, TestResult, gzip, layer_like, zstd, zstd_stream};
 
 /// A place for blobs and for a cache.
 struct Place {
@@ -379,6 +379,76 @@ fn indexing_a_damaged_layer_says_so() -> TestResult {
     let good = place.put(&gzip(b"x", 6))?;
     let error = layers.index(&place.blob(&good)?).err().ok_or("indexed")?;
     assert!(matches!(error, Error::ShutDown), "{error}");
+    Ok(())
+}
+
+/// A layer whose checkpoints need more than is read at once; and its bytes.
+fn with_a_long_heap() -> Result<(Vec<u8>, Vec<u8>), Box<dyn std::error::Error>> {
+    // All of it refers to all of the 32,000 bytes before.
+    let mut random = Random(7);
+    let noise: Vec<u8> = (0..32_000)
+        .map(|_| (random.below(256) & 0xff) as u8)
+        .collect();
+    let mut bytes = tar_of(1, 3)?;
+    bytes.extend_from_slice(&noise.repeat(3500));
+    Ok((gzip(&bytes, 6), bytes))
+}
+
+#[test]
+fn damage_to_a_checkpoint_costs_time_and_no_byte() -> TestResult {
+    let place = Place::new()?;
+    let (blob, bytes) = with_a_long_heap()?;
+    let digest = place.put(&blob)?;
+    drop(place.open(&place.layers()?, &digest)??);
+    let path = place.toc_path(&digest)?;
+    let good = std::fs::read(&path)?;
+    assert!(good.len() > 600_000, "the heap is long: {}", good.len());
+    type Damage = fn(&mut Vec<u8>);
+    let rows: [(&str, Damage); 2] = [
+        ("a byte", |file| {
+            let middle = file.len() / 2;
+            file[middle] ^= 1;
+        }),
+        ("zeros", |file| {
+            let middle = file.len() / 2;
+            file[middle / 2..middle].fill(0);
+        }),
+    ];
+    for (name, damage) in rows {
+        let mut bad = good.clone();
+        damage(&mut bad);
+        std::fs::write(&path, &bad)?;
+        let layers = place.layers()?;
+        let layer = place.open(&layers, &digest)??;
+        assert!(std::fs::read(&path)? == bad, "{name}: not seen at once");
+        assert!(all(&layer)? == bytes, "{name}");
+        assert!(layer.toc().spans().is_damaged(), "{name}");
+        let layer = place.open(&layers, &digest)??;
+        assert!(!layer.toc().spans().is_damaged(), "{name}: made again");
+        assert!(all(&layer)? == bytes, "{name}, later");
+        assert!(std::fs::read(&path)? == good, "{name}");
+        // Whoever makes the pass ahead of time looks at all of it.
+        std::fs::write(&path, &bad)?;
+        let layers = place.layers()?;
+        let blob = place.blob(&digest)?;
+        place.open(&layers, &digest)??;
+        assert!(!layers.index(&blob)?.was_kept, "{name}");
+        assert!(std::fs::read(&path)? == good, "{name}, by index");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_toc_that_is_cut_while_it_is_used_serves_on() -> TestResult {
+    let place = Place::new()?;
+    let (blob, bytes) = with_a_long_heap()?;
+    let digest = place.put(&blob)?;
+    drop(place.open(&place.layers()?, &digest)??);
+    let layer = place.open(&place.layers()?, &digest)??;
+    let file = File::options().write(true).open(place.toc_path(&digest)?)?;
+    file.set_len(100_000)?;
+    assert!(all(&layer)? == bytes);
+    assert!(layer.toc().spans().is_damaged());
     Ok(())
 }
 

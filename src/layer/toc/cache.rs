@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use crate::layer::toc::{Toc, file};
 use crate::layer::tree::Tree;
 use crate::oci::Digest;
-use crate::store::CacheDir;
 use crate::store::cache_dir::{self, Entry, mark_used};
 use crate::store::source::FileSource;
 use crate::store::verify::{digest_of_file, file_name};
+use crate::store::{CacheDir, ReadAt};
 use crate::stream::Compression;
 
 /// The name of the shelf.
@@ -61,6 +61,14 @@ pub struct KeptToc {
     pub used: SystemTime,
     /// What it says; or why it cannot be used, and will be made again.
     pub summary: Result<Summary, Unusable>,
+}
+
+impl KeptToc {
+    /// Whether it is a file of ours whose content is not what it should be.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        matches!(self.summary, Err(Unusable::Fault(_)))
+    }
 }
 
 /// What a kept Toc says of its layer.
@@ -138,11 +146,12 @@ impl TocCache {
     }
 
     /// The Toc of a blob without its tree, if a sound file of it is there; that counts as
-    /// a use.
+    /// a use. Parts of its checkpoints may be looked at only later.
     #[must_use]
     pub fn load(&self, digest: &Digest) -> Option<Toc> {
-        let file = self.open_file(digest)?;
-        let toc = believed(digest, decode(&file, digest))?;
+        let file = Arc::new(self.open_file(digest)?);
+        let source = Arc::clone(&file) as Arc<dyn ReadAt>;
+        let toc = believed(digest, file::open(source, digest))?;
         mark_used(file.file());
         Some(toc)
     }
@@ -274,13 +283,8 @@ fn believed<T, E: Display>(digest: &Digest, read: Result<T, E>) -> Option<T> {
 }
 
 fn summary(file: File, digest: &Digest) -> Result<Summary, Unusable> {
-    let toc = decode(&FileSource::new(file)?, digest)?;
+    let toc = file::decode(&FileSource::new(file)?, digest)?;
     Ok(Summary::of(&toc))
-}
-
-/// Reads the Toc of the blob `digest`, without its tree.
-fn decode(file: &FileSource, digest: &Digest) -> Result<Toc, Unusable> {
-    Ok(file::decode(file, digest)?)
 }
 
 #[cfg(test)]
@@ -303,7 +307,7 @@ mod tests {
     fn toc_of(name: &str, heap: usize) -> Result<Toc, Box<dyn std::error::Error>> {
         let checkpoints = Checkpoints {
             list: vec![],
-            heap: vec![0; heap],
+            heap: vec![0; heap].into(),
         };
         let table = SpanTable::new(Compression::Gzip, 0, vec![], checkpoints)?;
         let digest = Digest::of(name.as_bytes());

@@ -1,19 +1,22 @@
 #![doc = include_str!("file.md")]
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use crate::layer::toc::Toc;
 use crate::layer::tree::{self, Tree};
 use crate::oci::{DiffId, Digest};
 use crate::store::ReadAt;
-use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart};
+use crate::stream::checkpoint::{Checkpoint, Restart};
 use crate::stream::span::{self, Span};
-use crate::stream::{BlobOffset, Checkpoints, Compression, SpanId, SpanTable, TarOffset};
+use crate::stream::{
+    BlobOffset, Checkpoints, Compression, Heap, HeapRange, SpanId, SpanTable, TarOffset,
+};
 
 const MAGIC: &[u8; 8] = b"ocifstoc";
 
 /// Another number makes all older files unread.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// More sections than this are no file of ours.
 const MAX_SECTIONS: u32 = 64;
@@ -30,7 +33,10 @@ const HEAP: u32 = 4;
 const TREE: [u32; 3] = [5, 6, 7];
 
 const SPAN_LEN: usize = 24;
-const CHECKPOINT_LEN: usize = 32;
+const CHECKPOINT_LEN: usize = 40;
+
+/// A heap of fewer bytes is read with the rest: it takes no time, and no open file.
+const LONG_HEAP: usize = 512 << 10;
 
 /// What makes a file unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +79,8 @@ pub enum Fault {
 /// Writes `toc` in the form that [`decode`] reads.
 ///
 /// # Errors
-/// Those of `out`.
+/// Those of `out`; [`io::ErrorKind::InvalidData`] if the checkpoints were left in a file and
+/// are damaged there.
 pub fn encode(toc: &Toc, out: &mut dyn Write) -> io::Result<()> {
     let table = toc.spans();
     let checkpoints = table.checkpoints();
@@ -84,11 +91,12 @@ pub fn encode(toc: &Toc, out: &mut dyn Write) -> io::Result<()> {
         .flat_map(checkpoint_record)
         .collect();
     let summary = summary(toc);
+    let heap = checkpoints.heap.bytes()?;
     let mut sections: Vec<(u32, &[u8])> = vec![
         (SUMMARY, &summary),
         (SPANS, &spans),
         (CHECKPOINTS, &list),
-        (HEAP, &checkpoints.heap),
+        (HEAP, &heap),
     ];
     if let Some(Ok(tree)) = toc.tree() {
         sections.extend(TREE.into_iter().zip(tree.tables()));
@@ -172,6 +180,7 @@ fn checkpoint_record(checkpoint: &Checkpoint) -> [u8; CHECKPOINT_LEN] {
     record[16..20].copy_from_slice(&heap.start.to_le_bytes());
     record[20..24].copy_from_slice(&heap.len.to_le_bytes());
     record[24..28].copy_from_slice(&heap_plain_len.to_le_bytes());
+    record[32..].copy_from_slice(&heap.check.to_le_bytes());
     record
 }
 
@@ -181,12 +190,32 @@ fn checkpoint_record(checkpoint: &Checkpoint) -> [u8; CHECKPOINT_LEN] {
 /// A [`Fault`] for anything that is not exactly as [`encode`] wrote it.
 pub fn decode(file: &dyn ReadAt, digest: &Digest) -> Result<Toc, Fault> {
     let sections = Sections::read(file)?;
-    let summary = Summary::read(&sections, digest)?;
-    let spans = records(&sections.get(SPANS)?, read_span)?;
-    let checkpoints = Checkpoints {
-        list: records(&sections.get(CHECKPOINTS)?, read_checkpoint)?,
-        heap: sections.get(HEAP)?,
+    toc(&sections, digest, sections.get(HEAP)?.into())
+}
+
+/// As [`decode`], but leaves a long heap in the file, whose pieces are then checked when
+/// they are needed.
+///
+/// # Errors
+/// As [`decode`].
+pub fn open(file: Arc<dyn ReadAt>, digest: &Digest) -> Result<Toc, Fault> {
+    let sections = Sections::read(&*file)?;
+    let Section {
+        offset, len, check, ..
+    } = *sections.find(HEAP)?;
+    let heap = if len < LONG_HEAP {
+        sections.get(HEAP)?.into()
+    } else {
+        Heap::stored(Arc::clone(&file), offset, len, check)
     };
+    toc(&sections, digest, heap)
+}
+
+fn toc(sections: &Sections<'_>, digest: &Digest, heap: Heap) -> Result<Toc, Fault> {
+    let summary = Summary::read(sections, digest)?;
+    let spans = records(&sections.get(SPANS)?, read_span)?;
+    let list = records(&sections.get(CHECKPOINTS)?, read_checkpoint)?;
+    let checkpoints = Checkpoints { list, heap };
     let table = SpanTable::new(summary.compression, summary.size, spans, checkpoints)?;
     let diff_id = summary.diff_id;
     Ok(Toc::new(digest.clone(), summary.blob_size, diff_id, table))
@@ -254,14 +283,16 @@ fn read_checkpoint(fields: &mut Fields<'_>) -> Result<Checkpoint, Fault> {
     let span = SpanId(u32::from_le_bytes(fields.take()?));
     let kind = u32::from_le_bytes(fields.take()?);
     let place = u64::from_le_bytes(fields.take()?);
-    let heap = HeapRange {
-        start: u32::from_le_bytes(fields.take()?),
-        len: u32::from_le_bytes(fields.take()?),
-    };
+    let (start, len) = (fields.take()?, fields.take()?);
     let heap_plain_len = u32::from_le_bytes(fields.take()?);
     if fields.take()? != [0; 4] {
         return Err(Fault::Field { field: "padding" });
     }
+    let heap = HeapRange {
+        start: u32::from_le_bytes(start),
+        len: u32::from_le_bytes(len),
+        check: u64::from_le_bytes(fields.take()?),
+    };
     let restart = match kind {
         0 => Restart::Fresh {
             blob_offset: BlobOffset(place),
@@ -349,11 +380,16 @@ impl<'a> Sections<'a> {
         self.list.iter().any(|section| section.kind == wanted)
     }
 
-    fn get(&self, wanted: u32) -> Result<Vec<u8>, Fault> {
+    fn find(&self, wanted: u32) -> Result<&Section, Fault> {
         let mut found = self.list.iter().filter(|section| section.kind == wanted);
-        let (Some(section), None) = (found.next(), found.next()) else {
-            return Err(Fault::Missing { kind: wanted });
-        };
+        match (found.next(), found.next()) {
+            (Some(section), None) => Ok(section),
+            _ => Err(Fault::Missing { kind: wanted }),
+        }
+    }
+
+    fn get(&self, wanted: u32) -> Result<Vec<u8>, Fault> {
+        let section = self.find(wanted)?;
         let bytes = read(self.file, section.offset, section.len)?;
         if span::check(&bytes) != section.check {
             return Err(Fault::Check);
@@ -416,8 +452,6 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::tar::{Entry, Kind, Limits};
 
@@ -436,7 +470,11 @@ mod tests {
         let fresh = Restart::Fresh {
             blob_offset: BlobOffset(7),
         };
-        let range = HeapRange { start: 1, len: 3 };
+        let range = HeapRange {
+            start: 1,
+            len: 3,
+            check: span::check(&[2, 3, 4]),
+        };
         let middle = match compression {
             Compression::Zstd => Restart::Dictionary {
                 state: range,
@@ -455,7 +493,7 @@ mod tests {
             vec![span(0, 5), span(300, u64::MAX), span(999, 0)],
             Checkpoints {
                 list: vec![checkpoint(0, fresh), checkpoint(1, middle)],
-                heap: vec![1, 2, 3, 4, 5],
+                heap: vec![1, 2, 3, 4, 5].into(),
             },
         )?;
         let diff_id = DiffId(Digest::of(b"decoded"));

@@ -366,7 +366,7 @@ mod tests {
         };
         let checkpoints = Checkpoints {
             list: vec![checkpoint],
-            heap: Vec::new(),
+            heap: crate::stream::Heap::default(),
         };
         SpanTable::new(Compression::Zstd, 9, vec![span], checkpoints).expect("a good table")
     }

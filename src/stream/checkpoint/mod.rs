@@ -5,17 +5,9 @@ pub(in crate::stream) mod dictionary;
 mod lookahead;
 pub(in crate::stream) mod zstd;
 
+use crate::stream::heap::HeapRange;
 use crate::stream::offset::BlobOffset;
 use crate::stream::span::SpanId;
-
-/// A place in the heap of [`Checkpoints`](crate::stream::span::Checkpoints).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HeapRange {
-    /// First byte.
-    pub start: u32,
-    /// How many bytes.
-    pub len: u32,
-}
 
 /// What a decoder needs to start at a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +46,16 @@ impl Restart {
             Self::Fresh { .. } => true,
             Self::Deflate { window_len, .. } => *window_len == 0,
             Self::Dictionary { .. } => false,
+        }
+    }
+
+    /// What of the heap it needs; nothing is an empty range.
+    #[must_use]
+    pub(in crate::stream) fn needs(&self) -> HeapRange {
+        match self {
+            Self::Fresh { .. } => HeapRange::default(),
+            Self::Deflate { window, .. } => *window,
+            Self::Dictionary { state, .. } => *state,
         }
     }
 }

@@ -59,7 +59,7 @@ use std::ops::Range;
 use crate::store::ReadAt;
 use crate::stream::checkpoint::dictionary::{Dictionary, read_frame, window_descriptor};
 use crate::stream::checkpoint::lookahead::{Ahead, Lookahead, Refusal, merge};
-use crate::stream::checkpoint::{Checkpoint, HeapRange, Restart};
+use crate::stream::checkpoint::{Checkpoint, Restart};
 use crate::stream::error::Error;
 use crate::stream::input::Direct;
 use crate::stream::offset::BlobOffset;
@@ -330,19 +330,16 @@ impl<'a> Search<'a> {
     ) -> Result<(), Refusal> {
         let (packed, state_len) = dictionary.pack()?;
         let used = self.found.heap.len() - self.before.1 + packed.len();
-        let place = u32::try_from(self.found.heap.len()).ok();
-        let len = u32::try_from(packed.len()).ok();
-        let (Some(start), Some(len)) = (place, len) else {
-            return Ok(());
-        };
         if used as u64 * 1000 > covered.saturating_mul(self.density.max_share.into()) {
             return Ok(());
         }
-        self.found.heap.extend_from_slice(&packed);
+        let Some(state) = self.found.heap.push(&packed) else {
+            return Ok(());
+        };
         self.found.list.push(Checkpoint {
             span,
             restart: Restart::Dictionary {
-                state: HeapRange { start, len },
+                state,
                 state_len,
                 end,
             },

@@ -83,8 +83,8 @@ impl OpenedLayer {
         self.source.subject()
     }
 
-    /// Whether [`Self::layer`] has to open it anew: it was closed meanwhile, or the file of
-    /// its blob is another now.
+    /// Whether [`Self::layer`] has to open it anew: it was closed meanwhile, the file of
+    /// its blob is another now, or what is known of it turned out to be damaged.
     pub(super) fn has_gone(&self) -> bool {
         self.find().is_none()
     }
@@ -107,7 +107,8 @@ impl OpenedLayer {
         let present = stat.ok().map(|stat| Identity::from(&stat))?;
         let state = self.state.lock();
         let layer = state.layer.upgrade();
-        layer.filter(|_| state.identity == present)
+        let is_fine = |layer: &Arc<Layer>| !layer.toc().spans().is_damaged();
+        layer.filter(|layer| state.identity == present && is_fine(layer))
     }
 
     fn hold(&self, layer: &Arc<Layer>) {

@@ -11,7 +11,7 @@ use crate::{Bench, quotient};
 
 /// Bytes of a span, of a checkpoint, and of what goes before all sections, in its file.
 const SPAN: u64 = 24;
-const CHECKPOINT: u64 = 32;
+const CHECKPOINT: u64 = 40;
 const HEAD: u64 = 1024;
 
 /// The most bytes for an entry.

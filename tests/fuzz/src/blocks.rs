@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ocifs::stream::checkpoint::{Checkpoint, Restart};
 use ocifs::stream::span::{Span, check};
 use ocifs::stream::{
-    BlobOffset, Checkpoints, Compression, Density, SpanId, SpanTable, TarOffset,
+    BlobOffset, Checkpoints, Compression, Density, Heap, SpanId, SpanTable, TarOffset,
     find_checkpoints_with,
 };
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
@@ -87,7 +87,7 @@ pub fn table(blob: &[u8], decoded: &[u8], min_span: usize) -> SpanTable {
         .retain(|checkpoint| (checkpoint.span.0 as usize) < cuts.spans.len());
     let checkpoints = Checkpoints {
         list: cuts.list,
-        heap: Vec::new(),
+        heap: Heap::default(),
     };
     SpanTable::new(Compression::Zstd, size, cuts.spans, checkpoints).expect("a good table")
 }

@@ -24,8 +24,13 @@ const HEADER_LEN: usize = 24;
 const RECORD_LEN: usize = 32;
 const CHECK_LEN: usize = 8;
 
-/// The section that begins with the blob's digest.
+/// The section that begins with the blob's digest; those of checkpoints, and their heap.
 const SUMMARY: u64 = 1;
+const CHECKPOINTS: u64 = 3;
+const HEAP: u64 = 4;
+
+/// Length of a checkpoint's record, in which its check is last.
+const CHECKPOINT_LEN: usize = 40;
 
 /// Decoding from a large dictionary takes long, and may: it is believed.
 const MAX_READ: u64 = 4 << 20;
@@ -120,11 +125,35 @@ fn number(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(field.try_into().ok()?))
 }
 
+/// Makes the check of the checkpoint at `at` fit its piece of the heap, if it has one.
+fn put_piece_right(bytes: &mut [u8], at: usize, (offset, len): (usize, usize)) -> Option<()> {
+    let field = |from| {
+        let field = bytes.get(at + from..at + from + 4)?;
+        Some(u32::from_le_bytes(field.try_into().ok()?) as usize)
+    };
+    let (start, piece_len) = (field(16)?, field(20)?);
+    let piece = bytes
+        .get(offset..offset + len)?
+        .get(start..start + piece_len)?;
+    let check = span::check(piece);
+    let place = bytes.get_mut(at + CHECKPOINT_LEN - CHECK_LEN..at + CHECKPOINT_LEN)?;
+    place.copy_from_slice(&check.to_le_bytes());
+    Some(())
+}
+
 /// Makes the length and all checks fit the bytes; `None` where there is no section table.
 fn put_checks_right(bytes: &mut [u8]) -> Option<()> {
     let len = bytes.len() as u64;
     bytes.get_mut(16..24)?.copy_from_slice(&len.to_le_bytes());
     let found: Vec<_> = sections(bytes).collect();
+    let section = |wanted| found.iter().find(|(kind, _)| *kind == wanted);
+    if let (Some((_, list)), Some((_, heap))) = (section(CHECKPOINTS), section(HEAP)) {
+        for at in
+            (list.0..list.0 + list.1 / CHECKPOINT_LEN * CHECKPOINT_LEN).step_by(CHECKPOINT_LEN)
+        {
+            put_piece_right(bytes, at, *heap);
+        }
+    }
     for (section, (_, (offset, len))) in found.iter().enumerate() {
         let check = span::check(&bytes[*offset..offset + len]);
         let at = HEADER_LEN + RECORD_LEN * section + 24;
