@@ -87,6 +87,20 @@ impl Input {
         Self::read(dir).unwrap_or_else(|error| panic!("target/bench is damaged: {error}"))
     }
 
+    /// A layer of a single file of about `megabytes`; makes it if it was not made yet. No
+    /// file of most machines is so large, so its bytes are those of many.
+    pub fn of_one_file(megabytes: u64) -> Self {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+        let dir = target.join(format!("file-{VERSION}-{megabytes}"));
+        if !dir.join("list").exists() {
+            super::say(&format!("making a file of {megabytes} MB"));
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir_all(&dir).expect("target is writable");
+            make_file(&dir, megabytes << 20).unwrap_or_else(|error| panic!("no input: {error}"));
+        }
+        Self::read(dir).unwrap_or_else(|error| panic!("target/bench is damaged: {error}"))
+    }
+
     fn read(dir: PathBuf) -> io::Result<Self> {
         let list = fs::read_to_string(dir.join("list"))?;
         let mut lines = list.lines();
@@ -126,6 +140,28 @@ struct Pick {
     path: PathBuf,
     /// Nothing but for regular files, each link but the first left aside.
     size: Option<u64>,
+}
+
+fn make_file(dir: &Path, size: u64) -> io::Result<()> {
+    const NAME: &str = "file";
+    let path = dir.join(NAME);
+    let mut out = File::create(&path)?;
+    let mut written = 0;
+    for pick in pick(size)?.iter().filter(|pick| pick.size.is_some()) {
+        written += io::copy(&mut File::open(&pick.path)?, &mut out)?;
+    }
+    let layout = TestLayout::new();
+    let tar = layout.layer_of_stream(Compression::None, |out| {
+        let place = format!("--directory={}", dir.display());
+        stream(Command::new("tar").args(["--create", &place, NAME]), out)
+    });
+    layout.add_ref(REF, &layout.image(std::slice::from_ref(&tar)));
+    copy(&layout, &dir.join(GZIP), "gzip");
+    fs::remove_file(path)?;
+    fs::write(
+        dir.join("list"),
+        format!("{}\n{written} {NAME}\n", tar.tar_size),
+    )
 }
 
 fn make(dir: &Path, size: u64) -> io::Result<()> {
@@ -177,22 +213,27 @@ fn copy(layout: &TestLayout, to: &Path, format: &str) {
 }
 
 fn write_tar(names: &Path, out: &mut dyn Write) -> io::Result<()> {
-    let mut tar = Command::new("tar")
-        .args([
-            "--create",
-            "--no-recursion",
-            "--absolute-names",
-            "--transform=s,^/,,",
-        ])
-        .args(["--format=posix", "--numeric-owner", "--verbatim-files-from"])
-        .arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime")
-        .arg("--files-from")
-        .arg(names)
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut stdout = tar.stdout.take().expect("it is piped");
+    let mut tar = Command::new("tar");
+    tar.args([
+        "--create",
+        "--no-recursion",
+        "--absolute-names",
+        "--transform=s,^/,,",
+    ])
+    .args(["--format=posix", "--numeric-owner", "--verbatim-files-from"])
+    .arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime")
+    .arg("--files-from")
+    .arg(names);
+    stream(&mut tar, out)
+}
+
+/// Copies what a program says.
+fn stream(program: &mut Command, out: &mut dyn Write) -> io::Result<()> {
+    let mut child = program.stdout(Stdio::piped()).spawn()?;
+    let mut stdout = child.stdout.take().expect("it is piped");
     io::copy(&mut stdout, out)?;
-    tar.wait()?
+    child
+        .wait()?
         .success()
         .then_some(())
         .ok_or_else(|| io::Error::other("tar failed"))

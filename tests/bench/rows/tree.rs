@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::common::{TestMount, run_ok};
-use crate::input::{GZIP, REF, Stored};
+use crate::input::{GZIP, Input, REF, Stored};
 use crate::peer::{self, ArchiveFs};
 use crate::rows::sequential::DEFAULT_MEMORY;
 use crate::serve::{Background, drop_caches, read_all};
@@ -20,6 +20,9 @@ const FIRST_LIST: f64 = 15.0;
 /// The most megabytes that the daemon takes after everything was looked at.
 const WALKED_MEMORY: f64 = 64.0 * 1.048_576;
 
+/// The size of a large file, in MB.
+const LARGE_FILE: u64 = 200;
+
 const DISK: &str = "disk";
 
 pub fn run(bench: &mut Bench) {
@@ -28,7 +31,7 @@ pub fn run(bench: &mut Bench) {
     let unpacked = unpacked(&stored);
     walks(bench, &stored, &unpacked);
     all_files(bench, &stored);
-    largest_file(bench, &stored);
+    large_file(bench);
 }
 
 fn root(mount: &Path) -> PathBuf {
@@ -147,25 +150,26 @@ fn read_directory(dir: &Path) {
     }
 }
 
-fn largest_file(bench: &mut Bench, stored: &Stored) {
-    let Some((path, size)) = bench
-        .input
-        .files
-        .iter()
-        .max_by_key(|(_, size)| *size)
-        .cloned()
-    else {
-        return;
-    };
-    let mut ocifs = Runs::default();
+/// Reads a large file from end to end, with nothing of it in the page cache.
+fn large_file(bench: &mut Bench) {
+    let input = Input::of_one_file(LARGE_FILE);
+    let stored = input.stored(GZIP);
+    let (path, size) = input.files[0].clone();
+    // Makes its index.
+    drop(ArchiveFs::Ratarmount.mount(&stored));
+    let (mut ocifs, mut ratarmount) = <(Runs, Runs)>::default();
     for _ in 0..ROUNDS * 3 {
-        let mount = bench.caches.mount(stored, DEFAULT_MEMORY);
+        let mount = bench.caches.mount(&stored, DEFAULT_MEMORY);
         ocifs.push(sequential(&mount, &path));
+        let mount = ArchiveFs::Ratarmount.mount(&stored);
+        let read = mount.map(|mount| mount.read_in_order(&input));
+        ratarmount.push(read.map(|(bytes, time)| rate(bytes, time)));
     }
     let what = format!("sequential, a file of {} MB", size / 1_000_000);
+    let row = Row::new(what, Unit::MegabytesPerSecond, ocifs).beside("ratarmount", ratarmount);
     bench
         .table
-        .add(Row::new(what, Unit::MegabytesPerSecond, ocifs));
+        .add(row.target(Target::TimesAtLeast("ratarmount", 1.0)));
 }
 
 fn sequential(mount: &TestMount, path: &Path) -> f64 {
