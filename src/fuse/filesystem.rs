@@ -112,8 +112,12 @@ impl Filesystem for FuseAdapter {
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (ino, caller, how) = (Ino(ino.0), caller::of(req), convert::open_mode(flags.0));
+        let early = self.early.clone();
         self.answer(ino, move |vfs, passthrough| {
             let opened = vfs.open_as(&caller, ino, how);
+            if let Ok((_, file)) = &opened {
+                early.give(vfs, ino, &**file);
+            }
             replies::open(vfs, passthrough, ino, opened, reply);
         });
     }

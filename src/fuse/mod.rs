@@ -12,6 +12,7 @@
 
 mod caller;
 mod convert;
+mod early;
 mod filesystem;
 mod passthrough;
 mod replies;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 pub use session::{Mount, MountError, MountOptions, Notifier, Unmount, is_stale, unmount};
 
+use self::early::Early;
 use self::passthrough::Passthrough;
 use self::waiting::Waiting;
 use crate::vfs::{Ino, Vfs};
@@ -41,6 +43,7 @@ enum Permissions {
 pub(crate) struct FuseAdapter {
     vfs: Arc<Vfs>,
     passthrough: Arc<Passthrough>,
+    early: Arc<Early>,
     waiting: Arc<Waiting>,
     permissions: Permissions,
 }
@@ -51,6 +54,7 @@ impl FuseAdapter {
             vfs,
             permissions,
             passthrough: Arc::default(),
+            early: Arc::default(),
             waiting: Arc::default(),
         }
     }

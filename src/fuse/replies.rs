@@ -154,6 +154,11 @@ pub(super) fn create(
     }
 }
 
+/// Opens a directory, also where its names are in the page cache already. These requests,
+/// and those when it is closed, are nearly all that a second walk of a tree costs. The
+/// kernel could be told to do without, by ENOSYS; but for the whole mount, and then a
+/// directory that changes could not be listed as it was at one moment, nor could opening
+/// one wait or fail.
 pub(super) fn open_dir(vfs: &Vfs, ino: Ino, reply: ReplyOpen) {
     match vfs.open_dir(ino) {
         Ok((handle, caching)) => {

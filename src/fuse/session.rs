@@ -193,9 +193,11 @@ impl Mount {
         check_device()?;
         let config = options.config();
         let adapter = FuseAdapter::new(vfs, options.permissions());
+        let early = adapter.early.clone();
         let session = Session::new(adapter, mountpoint, &config)
             .map_err(|error| mount_error(mountpoint, error))?;
         let notifier = Notifier(session.notifier());
+        early.begin(session.notifier());
         let serve = |source| io_error("serve", mountpoint, source);
         // Dropped on the way out of here, it unmounts.
         let session = session.spawn().map_err(serve)?;

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
@@ -37,6 +38,7 @@ struct Known {
     node: Arc<dyn Node>,
     key: NodeKey,
     lookups: u64,
+    was_opened: AtomicBool,
 }
 
 /// Below this number of entries a table is not worth making smaller.
@@ -78,6 +80,14 @@ impl InodeTable {
         self.known.read().get(&ino).map(|known| known.node.clone())
     }
 
+    /// Notes that a node is opened; whether that is for the first time since the kernel
+    /// knows it.
+    pub fn open(&self, ino: Ino) -> bool {
+        let table = self.known.read();
+        let known = table.get(&ino);
+        known.is_some_and(|known| !known.was_opened.swap(true, Ordering::Relaxed))
+    }
+
     /// Notes one reference of the kernel to `node`, and gives its number.
     pub fn reference(&self, node: &Arc<dyn Node>) -> Ino {
         let key = node.key();
@@ -101,6 +111,7 @@ impl InodeTable {
                             node: node.clone(),
                             key,
                             lookups: 1,
+                            was_opened: AtomicBool::new(false),
                         },
                     );
                     return ino;

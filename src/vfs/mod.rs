@@ -169,6 +169,12 @@ impl Vfs {
         Ok((self.files.insert(file.clone()), file))
     }
 
+    /// Whether nobody opened this file since the kernel knows it; from now on somebody has.
+    #[must_use]
+    pub fn is_first_open(&self, ino: Ino) -> bool {
+        self.inodes.open(ino)
+    }
+
     /// Reads from an open file; fewer bytes than asked only at the end.
     ///
     /// # Errors

@@ -79,11 +79,13 @@ fn programs_run_under_chroot() {
     let perl = "chroot $ROOTFS perl -e 'print 6 * 7'";
     let python = "chroot $ROOTFS python3 -c 'print(6 * 7)'";
     let apt = "chroot $ROOTFS apt-get --version | grep -o '^apt'";
+    let git = "chroot $ROOTFS git --version | grep -o '^git'";
     let user = "chroot --userspec=1000:1000 $ROOTFS python3 -c 'print(6 * 7)'";
-    // perl -e opens /dev/null, which is a device: `-o dev` for it.
-    let rows: [(&str, &[&str], &str, Option<&str>); 9] = [
+    // perl -e and git open /dev/null, which is a device: `-o dev` for them.
+    let rows: [(&str, &[&str], &str, Option<&str>); 11] = [
         ("apt-get", &[], apt, Some("apt")),
         ("python3", &[], python, Some("42")),
+        ("git without devices", &[], git, None),
         ("perl without devices", &[], perl, None),
         ("another user", &[], user, None),
         ("apt-get for others", &["--allow-other"], apt, Some("apt")),
@@ -95,6 +97,7 @@ fn programs_run_under_chroot() {
             Some("42"),
         ),
         ("perl with devices", &["-odev"], perl, Some("42")),
+        ("git with devices", &["-odev"], git, Some("git")),
         (
             "perl for others",
             &["--allow-other", "-osuid,dev"],
@@ -128,6 +131,9 @@ fn it_is_a_lower_layer_of_overlayfs() {
         rm -r var/lib && mkdir var/lib
         chmod 700 usr/lib
         ln odd/link-a odd/link-d
+        chroot . git --version | grep -o ^git
+        chroot . apt-get --version | grep -o ^apt
+        chroot . perl -e 'print "perl\n"'
         chroot . python3 -c 'import os; print(sorted(os.listdir("/var/lib")), os.path.exists("/etc/moved"))'
         stat -c %F $DIR/upper/usr/bin/perl $ROOTFS/usr/bin/perl
         test -e $ROOTFS/etc/passwd -a ! -e etc/passwd -a -d $ROOTFS/var/lib/dpkg
@@ -142,17 +148,18 @@ fn it_is_a_lower_layer_of_overlayfs() {
     ] {
         let output = Container::new(arguments).run(script);
         let said = stdout("overlay", &output);
-        let expected = "[] True\ncharacter special file\nregular file\nchanged\n";
+        let expected = "git\napt\nperl\n[] True\ncharacter special file\nregular file\nchanged\n";
         assert_eq!(said, expected, "{arguments:?}");
     }
 }
 
-/// Runs `$1` in a container whose root is `$2`, read-only or not as `$3` says.
+/// Runs `$1` in a container whose root is `$2`, read-only or not as `$3` says, by
+/// `$RUNTIME`.
 ///
 /// The namespace has the one kind of control groups that crun knows with none of its own.
-const CRUN: &str = r#"
-    in_crun() {
-        mkdir -p $DIR/bundle && cd $DIR/bundle && rm -f config.json && crun spec
+const IN_CONTAINER: &str = r#"
+    in_container() {
+        mkdir -p $DIR/bundle && cd $DIR/bundle && rm -f config.json && $RUNTIME spec
         python3 - "$@" <<'PYTHON'
 import json, sys
 script, root, readonly = sys.argv[1:]
@@ -166,39 +173,53 @@ config['mounts'] = [m for m in config['mounts'] if m['destination'] != '/sys/fs/
 with open('config.json', 'w') as file:
     json.dump(config, file)
 PYTHON
-        crun --root $DIR/state --cgroup-manager=disabled run "ocifs-$$"
+        case $RUNTIME in
+            crun) crun --root $DIR/state --cgroup-manager=disabled run "ocifs-$$" ;;
+            runc) runc --root $DIR/state run "ocifs-$$" ;;
+        esac
     }
     if [ ! -e /sys/fs/cgroup/cgroup.controllers ]; then
         umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup
     fi
-    programs='apt-get --version | grep -o "^apt"; python3 -c "print(6 * 7)"; perl -e "print 43"'
+    programs='apt-get --version | grep -o "^apt"; python3 -c "print(6 * 7)"
+        git --version | grep -o "^git"; perl -e "print 43"'
 "#;
 
 #[test]
 fn crun_runs_it() {
-    let tools = [Need::Tool("crun"), Need::Tool("python3")];
-    if !has("crun_runs_it", NEEDS) || !has("crun_runs_it", &tools) {
+    runs_in_containers("crun_runs_it", "crun");
+}
+
+#[test]
+fn runc_runs_it() {
+    runs_in_containers("runc_runs_it", "runc");
+}
+
+fn runs_in_containers(test: &str, runtime: &'static str) {
+    let tools = [Need::Tool(runtime), Need::Tool("python3")];
+    if !has(test, NEEDS) || !has(test, &tools) {
         return;
     }
     let rows = [
         (
             "as it is",
-            r#"in_crun "$programs; touch /x 2>/dev/null || echo ' fixed'" $ROOTFS true"#,
-            "apt\n42\n43 fixed\n",
+            r#"in_container "$programs; touch /x 2>/dev/null || echo ' fixed'" $ROOTFS true"#,
+            "apt\n42\ngit\n43 fixed\n",
         ),
         (
             "below overlayfs",
             r#"mkdir $DIR/{upper,work,merged}
             mount -t overlay overlay -o lowerdir=$ROOTFS,upperdir=$DIR/upper,workdir=$DIR/work $DIR/merged
-            in_crun "$programs; rm -r /usr/share/perl5; echo ' changed' | tee /x" $DIR/merged false
+            in_container "$programs; rm -r /usr/share/perl5; echo ' changed' | tee /x" $DIR/merged false
             cmp $DIR/upper/x <(echo ' changed')"#,
-            "apt\n42\n43 changed\n",
+            "apt\n42\ngit\n43 changed\n",
         ),
     ];
     for arguments in [&[][..], &["--allow-other", "-osuid,dev"]] {
         for (what, script, expected) in rows {
             let container = Container::new(arguments);
-            let output = container.run(&format!("{CRUN}\n{script}"));
+            let script = format!("RUNTIME={runtime}\n{IN_CONTAINER}\n{script}");
+            let output = container.run(&script);
             assert_eq!(stdout(what, &output), expected, "{what}: {arguments:?}");
         }
     }
