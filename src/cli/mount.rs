@@ -10,21 +10,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use ocifs::fuse::{Mount, MountOptions};
+use ocifs::fuse::{Access, Mount, MountOptions};
+use ocifs::store::layout::Committer;
+use ocifs::store::layout::refs::Collision;
 use ocifs::store::{View, Watch};
-use ocifs::vfs::views::Views;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::error::Refusal;
 use super::inherited::Inherited;
-use super::source::{self, IndexMode, Source, SourceOptions};
-use super::{Global, logging, mountpoint, output};
+use super::shown::Shown;
+use super::source::{self, IndexMode, Mounted, Source, SourceOptions};
+use super::{Global, logging, mountpoint, output, refs};
 
 /// What the daemon prints for the command that started it.
 const READY: &str = "ready";
@@ -49,6 +51,9 @@ pub(crate) struct Arguments {
     /// Accept no writing at all.
     #[arg(long)]
     read_only: bool,
+    /// Let refs be replaced and removed.
+    #[arg(long, conflicts_with = "read_only")]
+    allow_delete: bool,
     /// Make an empty layout where the directory is missing.
     #[arg(long)]
     create: bool,
@@ -83,6 +88,7 @@ pub(crate) fn run(mut arguments: Arguments, global: &Global) -> anyhow::Result<E
         .iter()
         .any(|option| option == "allow_other");
     arguments.options.retain(|option| option != "allow_other");
+    arguments.read_only |= arguments.options.iter().any(|option| option == "ro");
     if !arguments.foreground && !is_daemon() {
         return start_daemon(&arguments, global);
     }
@@ -153,17 +159,39 @@ fn serve(
     let source = source::open(
         &arguments.source,
         &arguments.source_options,
-        Some(mountpoint.clone()),
+        Some(Mounted {
+            mountpoint: mountpoint.clone(),
+            is_writable: !arguments.read_only,
+        }),
     )?;
+    let (shown, notices) = Shown::new(&source);
+    let collision = match arguments.allow_delete {
+        true => Collision::Replace,
+        false => Collision::Refuse,
+    };
+    let committer = match arguments.read_only {
+        true => None,
+        false => Some(refs::accept(&source, &shown, collision, &mountpoint)?),
+    };
     let options = MountOptions {
         source: arguments.source.to_string_lossy().into_owned(),
         allow_other: arguments.allow_other,
         flags: arguments.options.clone(),
+        access: match arguments.read_only {
+            true => Access::ReadOnly,
+            false => Access::ReadWrite,
+        },
         threads: arguments.threads,
     };
     let mount = Mount::new(source.vfs.clone(), &mountpoint, &options)?;
     // From here on there is a mount, which whatever goes wrong must not leave behind.
-    let ended = attend(arguments, &source, &mount, signals, &outlet);
+    let follow = match committer {
+        Some(committer) => Follow::Commits(committer),
+        None => Follow::Alone(shown),
+    };
+    let ended = notices
+        .tell(mount.notifier())
+        .and_then(|()| attend(arguments, &source, &mount, follow, signals, &outlet));
     source.views.layers().shut_down();
     let result = match ended {
         Ok(Ended::FromOutside(Ok(()))) => Ok(()),
@@ -200,11 +228,12 @@ fn attend(
     arguments: &Arguments,
     source: &Source,
     mount: &Mount,
+    follow: Follow,
     mut signals: Signals,
     outlet: &Outlet<'_>,
 ) -> anyhow::Result<Ended> {
     logging::become_daemon();
-    let _watch = watch(source, mount)?;
+    let _watch = watch(source, follow)?;
     let (sender, events) = mpsc::channel();
     std::thread::Builder::new()
         .name("signals".into())
@@ -250,20 +279,20 @@ fn end(mount: &Mount) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who is told of changes of the index.
+enum Follow {
+    /// Who also commits, and heals what others drop.
+    Commits(Arc<Committer>),
+    /// Who only shows them.
+    Alone(Arc<Shown>),
+}
+
 /// Follows changes of the index for as long as the result is kept.
-fn watch(source: &Source, mount: &Mount) -> anyhow::Result<Watch> {
-    let (views, vfs, notifier) = (source.views.clone(), source.vfs.clone(), mount.notifier());
-    let seen = views.snapshot().view().clone();
-    let changed = move |view: View| {
-        let began = Instant::now();
-        let moved = views.refresh(view);
-        let notices = vfs.notices(&moved, &Views::root_key());
-        notifier.forget_names(&notices);
-        let images = views.snapshot().images();
-        log::info!(
-            "the index changed: {images} images now, seen in {:?}",
-            began.elapsed()
-        );
+fn watch(source: &Source, follow: Follow) -> anyhow::Result<Watch> {
+    let seen = source.views.snapshot().view().clone();
+    let changed = move |view: View| match &follow {
+        Follow::Commits(committer) => refs::observe(committer),
+        Follow::Alone(shown) => shown.show(view),
     };
     Watch::spawn(Arc::clone(&source.layout), &seen, changed).context("cannot watch the layout")
 }

@@ -117,6 +117,7 @@ pub(crate) struct Source {
     pub(crate) layout: Arc<Layout>,
     pub(crate) views: Arc<Views>,
     pub(crate) vfs: Arc<Vfs>,
+    pub(crate) verdicts: Arc<Verdicts>,
 }
 
 /// The absolute path of what the user named.
@@ -141,14 +142,21 @@ pub(crate) fn locate(path: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// Opens the layout at `path`; `mountpoint` is where it is going to be mounted, if it is.
+/// Where a layout is going to be mounted, and how.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) is_writable: bool,
+}
+
+/// Opens the layout at `path`; `mounted` says how it is going to be mounted, if it is.
 ///
 /// # Errors
 /// If it is not a layout, or the cache directory is not safe.
 pub(crate) fn open(
     path: &Path,
     options: &SourceOptions,
-    mountpoint: Option<PathBuf>,
+    mounted: Option<Mounted>,
 ) -> anyhow::Result<Source> {
     let layout = Arc::new(open_layout(path, &options.layout.shared_blobs)?);
     let view: View = watch::first_view(&layout)?;
@@ -171,17 +179,23 @@ pub(crate) fn open(
             .unwrap_or_else(Platform::host),
         uid: options.uid,
         gid: options.gid,
-        mountpoint,
+        is_writable: mounted.as_ref().is_some_and(|mounted| mounted.is_writable),
+        mountpoint: mounted.map(|mounted| mounted.mountpoint),
     };
     let views = Views::new(
         layout.clone(),
         view,
         Arc::new(layers),
-        verdicts,
+        verdicts.clone(),
         views_options,
     )?;
     let vfs = Arc::new(Vfs::new(views.root(), layout.clone()));
-    Ok(Source { layout, views, vfs })
+    Ok(Source {
+        layout,
+        views,
+        vfs,
+        verdicts,
+    })
 }
 
 /// Opens the layout at `path` to write to it, and clears what killed writers have left.
@@ -189,10 +203,18 @@ pub(crate) fn open(
 /// # Errors
 /// If it is not a layout.
 pub(crate) fn open_writer(path: &Path) -> anyhow::Result<LayoutWriter> {
+    let layout = open_layout(path, &[])?;
+    writer(&layout, Arc::new(Verdicts::new(None)))
+}
+
+/// A writer to an opened layout; clears what killed writers have left there.
+///
+/// # Errors
+/// If the layout cannot be reached any more.
+pub(crate) fn writer(layout: &Layout, verdicts: Arc<Verdicts>) -> anyhow::Result<LayoutWriter> {
     // A file that grows over a limit is then an error of `write`, not the end.
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
-    let layout = open_layout(path, &[])?;
-    let writer = LayoutWriter::open(&layout, Arc::new(Verdicts::new(None)))?;
+    let writer = LayoutWriter::open(layout, verdicts)?;
     if let Err(error) = writer.collect() {
         log::warn!("{:#}", anyhow::Error::from(error));
     }

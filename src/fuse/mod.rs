@@ -22,7 +22,7 @@ mod waiting;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-pub use session::{Mount, MountError, MountOptions, Notifier, Unmount, is_stale, unmount};
+pub use session::{Access, Mount, MountError, MountOptions, Notifier, Unmount, is_stale, unmount};
 
 use self::early::Early;
 use self::passthrough::Passthrough;

@@ -88,8 +88,20 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Usual mount options such as `noexec` or `suid`, as after `-o`.
     pub flags: Vec<String>,
+    /// What requests come here at all.
+    pub access: Access,
     /// How many threads take requests; 0 for as many as seem good.
     pub threads: usize,
+}
+
+/// Whether the kernel lets requests through that would change something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Access {
+    /// It does not.
+    #[default]
+    ReadOnly,
+    /// It does.
+    ReadWrite,
 }
 
 impl MountOptions {
@@ -99,7 +111,10 @@ impl MountOptions {
         config.mount_options = vec![
             MountOption::FSName(self.source.replace(',', "\\,")),
             custom(format!("subtype={SUBTYPE}")),
-            MountOption::RO,
+            match self.access {
+                Access::ReadOnly => MountOption::RO,
+                Access::ReadWrite => MountOption::RW,
+            },
         ];
         for flag in &self.flags {
             config.mount_options.extend(option(flag));
@@ -139,7 +154,7 @@ impl MountOptions {
 fn option(word: &str) -> Option<MountOption> {
     Some(match word {
         // The last one is asked for by `permissions`.
-        "ro" | "nosuid" | "nodev" | "" | "default_permissions" => return None,
+        "ro" | "rw" | "nosuid" | "nodev" | "" | "default_permissions" => return None,
         "suid" => MountOption::Suid,
         "dev" => MountOption::Dev,
         "exec" => MountOption::Exec,

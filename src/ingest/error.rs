@@ -234,7 +234,7 @@ fn of_document(error: &oci::Error) -> ErrorClass {
 
 fn code_of_writer(error: &writer::Error) -> &'static str {
     use writer::Error as E;
-    match error {
+    match error.kind() {
         E::Layout(layout::Error::BlobMissing { .. }) => "COMMIT_INCOMPLETE",
         E::Layout(layout::Error::Content { source, .. }) => source.code(),
         E::Layout(layout::Error::Version { .. }) => "LAYOUT_VERSION",
@@ -248,15 +248,17 @@ fn code_of_writer(error: &writer::Error) -> &'static str {
         E::Blob(verify::Error::Changed { .. }) => "BLOB_CHANGED",
         E::Blob(verify::Error::TooLarge { .. }) => "LIMIT_BLOB_SIZE",
         E::Blob(verify::Error::Read { .. }) => "BLOB_READ",
-        E::Io { .. } => "LAYOUT_WRITE",
+        E::Shared(_) | E::Abandoned | E::Io { .. } => "LAYOUT_WRITE",
     }
 }
 
 fn class_of_writer(error: &writer::Error) -> ErrorClass {
     use writer::Error as E;
-    match error {
+    match error.kind() {
         E::Layout(layout::Error::BlobMissing { .. }) => ErrorClass::Missing,
         E::Layout(layout::Error::Io { .. })
+        | E::Shared(_)
+        | E::Abandoned
         | E::Lock { .. }
         | E::Contended { .. }
         | E::Io { .. } => ErrorClass::Io,

@@ -67,7 +67,8 @@ pub struct Watch {
 
 impl Watch {
     /// Starts watching. `seen` is the view that is known already; `changed` is called,
-    /// on the watch's thread, with each later view whose bytes differ from the one before.
+    /// on the watch's thread, with each later one. Its bytes may be those of the one before:
+    /// somebody has written the file, and perhaps over what was there for a moment only.
     ///
     /// # Errors
     /// If the thread or the handle that ends it cannot be made. That inotify does not
@@ -90,7 +91,6 @@ impl Watch {
             stop: stop.try_clone()?,
             events,
             known: *seen.identity(),
-            last: seen.digest().clone(),
             torn: None,
             changed,
         };
@@ -131,8 +131,6 @@ struct Watcher<F> {
     events: Option<OwnedFd>,
     /// The file that was read last, whether it could be understood or not.
     known: Identity,
-    /// Digest of the last good view.
-    last: crate::oci::Digest,
     /// When the file could not be understood the last time: how soon to try again.
     torn: Option<Duration>,
     changed: F,
@@ -172,10 +170,7 @@ impl<F: FnMut(View)> Watcher<F> {
             Ok(view) => {
                 self.known = *view.identity();
                 self.torn = None;
-                if *view.digest() != self.last {
-                    self.last = view.digest().clone();
-                    (self.changed)(view);
-                }
+                (self.changed)(view);
             }
             Err(error) => {
                 if self.torn.is_none() {

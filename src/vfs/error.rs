@@ -8,7 +8,8 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::store::{layout, verify};
+use crate::store::layout::{refs, writer};
+use crate::store::{layout, lock, verify};
 use crate::{layer, oci, rootfs, stream};
 
 /// Why a request at the mount was refused.
@@ -305,7 +306,45 @@ impl From<oci::Error> for Error {
 
 impl From<layout::Error> for Error {
     fn from(error: layout::Error) -> Self {
+        Self::of_layout(&error)
+    }
+}
+
+impl From<verify::Error> for Error {
+    fn from(error: verify::Error) -> Self {
+        Self::of_verify(&error)
+    }
+}
+
+impl From<writer::Error> for Error {
+    fn from(error: writer::Error) -> Self {
         let text = chain(&error);
+        let io = |errno: Option<i32>, text: String| Self::Io {
+            errno,
+            text: text.into(),
+        };
+        match error.kind() {
+            writer::Error::Layout(error) => Self::of_layout(error),
+            writer::Error::Refused(refusal) => Self::of_refusal(refusal),
+            writer::Error::Blob(error) => Self::of_verify(error),
+            writer::Error::DigestMismatch { .. } => Self::damaged("BLOB_DIGEST", text),
+            writer::Error::SizeMismatch { .. } => Self::damaged("BLOB_SIZE", text),
+            writer::Error::Algorithm { .. } => Self::unsupported("DIGEST_ALGORITHM", text),
+            writer::Error::Lock { source, .. } => match source {
+                lock::Error::Busy { .. } => Self::Busy,
+                lock::Error::FileType => Self::malformed("LAYOUT_FILE_TYPE", text),
+                lock::Error::Io { source, .. } => io(source.raw_os_error(), text),
+            },
+            writer::Error::Contended { .. } => Self::Busy,
+            writer::Error::Io { source, .. } => io(source.raw_os_error(), text),
+            writer::Error::Shared(_) | writer::Error::Abandoned => io(None, text),
+        }
+    }
+}
+
+impl Error {
+    fn of_layout(error: &layout::Error) -> Self {
+        let text = chain(error);
         match error {
             layout::Error::BlobMissing { .. } => Self::missing("BLOB_MISSING", text),
             layout::Error::Missing { .. } => Self::missing("LAYOUT_FILE_MISSING", text),
@@ -313,18 +352,16 @@ impl From<layout::Error> for Error {
             layout::Error::Empty { .. } => Self::malformed("LAYOUT_FILE_EMPTY", text),
             layout::Error::Unsettled { .. } => Self::malformed("LAYOUT_FILE_UNSETTLED", text),
             layout::Error::Version { .. } => Self::unsupported("LAYOUT_VERSION", text),
-            layout::Error::Content { source, .. } => source.into(),
+            layout::Error::Content { source, .. } => source.clone().into(),
             layout::Error::Io { source, .. } => Self::Io {
                 errno: source.raw_os_error(),
                 text: text.into(),
             },
         }
     }
-}
 
-impl From<verify::Error> for Error {
-    fn from(error: verify::Error) -> Self {
-        let text = chain(&error);
+    fn of_verify(error: &verify::Error) -> Self {
+        let text = chain(error);
         match error {
             verify::Error::DigestMismatch { .. } => Self::damaged("BLOB_DIGEST", text),
             verify::Error::Changed { .. } => Self::damaged("BLOB_CHANGED", text),
@@ -334,6 +371,17 @@ impl From<verify::Error> for Error {
                 errno: source.raw_os_error(),
                 text: text.into(),
             },
+        }
+    }
+
+    fn of_refusal(refusal: &refs::Refusal) -> Self {
+        match refusal {
+            refs::Refusal::NotFound { .. } => Self::NotFound,
+            refs::Refusal::Exists { .. } => Self::Exists,
+            refs::Refusal::Several { .. } => Self::Invalid,
+            refs::Refusal::ShortName { .. } => Self::NotPermitted,
+            refs::Refusal::Malformed { source, .. } => source.clone().into(),
+            refs::Refusal::Moved { .. } => Self::Busy,
         }
     }
 }

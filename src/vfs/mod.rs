@@ -23,13 +23,14 @@ mod handle;
 mod inode;
 pub mod key;
 mod listing;
+pub mod naming;
 pub mod node;
 mod resolve;
 pub mod views;
 pub mod writable;
 mod writing;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use attr::{Attr, Device, FileKind, Lifetime, OtherTimes, Time};
 pub use error::{Error, Fault};
@@ -39,6 +40,7 @@ pub use inode::{Ino, InodeTable};
 pub use key::{NodeKey, TreeKey};
 use listing::OpenDirectory;
 pub use listing::{Child, Listing};
+pub use naming::Naming;
 pub use node::{Caching, Name, Node, OpenFile, Patience, Stretch};
 pub use writable::{Caller, Room, Writable};
 pub use writing::CreatedEntry;
@@ -86,6 +88,7 @@ pub struct Vfs {
     inodes: InodeTable,
     files: HandleTable<dyn OpenFile>,
     directories: HandleTable<OpenDirectory>,
+    naming: OnceLock<Naming>,
 }
 
 impl Vfs {
@@ -97,7 +100,13 @@ impl Vfs {
             inodes: InodeTable::new(root),
             files: HandleTable::default(),
             directories: HandleTable::default(),
+            naming: OnceLock::new(),
         }
+    }
+
+    /// Lets refs be changed from now on. Only the first `naming` counts.
+    pub fn accept_names(&self, naming: Naming) {
+        let (Ok(()) | Err(_)) = self.naming.set(naming);
     }
 
     /// The node of a number that the kernel sent.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::node::{Name, Node};
+use super::node::{Name, Node, Patience};
 use super::{Error, FileKind, Ino, Vfs};
 
 /// How many symbolic links may follow each other, as in Linux.
@@ -17,10 +17,23 @@ impl Vfs {
     /// [`Error::NotFound`], [`Error::NotDirectory`]; [`Error::Invalid`] for too many
     /// links in a row.
     pub fn resolve(&self, path: &[u8]) -> Result<Arc<dyn Node>, Error> {
+        self.follow(path, Patience::Wait)
+    }
+
+    /// The same, for an image directory: what lies beyond a first pass is not looked at.
+    ///
+    /// # Errors
+    /// The same; [`Error::Invalid`] where it would have to wait.
+    pub(super) fn resolve_at_once(&self, path: &[u8]) -> Result<Arc<dyn Node>, Error> {
+        self.follow(path, Patience::Never)
+    }
+
+    fn follow(&self, path: &[u8], patience: Patience) -> Result<Arc<dyn Node>, Error> {
         let mut walk = Walk {
             trail: vec![self.node(Ino::ROOT)?],
             rest: Vec::new(),
             links: 0,
+            patience,
         };
         walk.add(path, Origin::User);
         while let Some(step) = walk.rest.pop() {
@@ -43,6 +56,7 @@ struct Walk {
     /// What is still to be followed, the next one last.
     rest: Vec<(Name, Origin)>,
     links: u32,
+    patience: Patience,
 }
 
 impl Walk {
@@ -61,6 +75,9 @@ impl Walk {
                 self.trail.pop();
             }
             return Ok(());
+        }
+        if self.patience == Patience::Never && here.would_wait_inside() {
+            return Err(Error::Invalid);
         }
         let node = here.find(&name)?.ok_or(Error::NotFound)?;
         if node.kind() != FileKind::Symlink {

@@ -12,12 +12,16 @@ use std::sync::Arc;
 use super::attr::{Attr, Device, FileKind, Time};
 use super::error::Error;
 use super::node::{Name, Node, OpenFile};
+use crate::oci::Digest;
 
 /// Where a node is, for requests that change something.
 #[derive(Debug)]
 pub enum Room<'a> {
     /// In an image, or something else that no request changes.
     Content,
+    /// An image directory that is no ref: this manifest or index. No request changes it, but
+    /// a ref can be made of it.
+    Image(&'a Digest),
     /// A level of ref names.
     Refs(RefLevel<'a>),
     /// A part of the drop box.

@@ -3,7 +3,7 @@
 //! | place | who decides |
 //! |---|---|
 //! | in an image | nobody: it is never changed |
-//! | a level of ref names | a commit to the index |
+//! | a level of ref names | a commit to the index ([`super::Naming`]), where refs can be changed |
 //! | the drop box | its nodes ([`Writable`]) |
 //!
 //! A rename has two places: from the drop box to a level of ref names it publishes.
@@ -14,9 +14,10 @@ use super::attr::Attr;
 use super::error::Error;
 use super::node::{Node, OpenFile};
 use super::writable::{
-    AttrChange, Caller, Created, NewNode, OpenMode, Removal, RenameMode, Room, Writable, XattrMode,
+    AttrChange, Caller, Created, NewNode, OpenMode, RefLevel, Removal, RenameMode, Room, Writable,
+    XattrMode,
 };
-use super::{Entry, Handle, Ino, NAME_MAX, Vfs};
+use super::{Entry, Handle, Ino, NAME_MAX, Naming, Vfs};
 
 /// A file that was created, as the kernel learns of it.
 #[derive(Debug)]
@@ -43,10 +44,10 @@ impl Vfs {
         let node = self.node(ino)?;
         let file = match node.room() {
             Room::DropBox(node) => node.open_as(caller, how)?,
-            Room::Content | Room::Refs(_) if how.write || how.truncate => {
+            Room::Content | Room::Image(_) | Room::Refs(_) if how.write || how.truncate => {
                 return Err(Error::ReadOnly);
             }
-            Room::Content | Room::Refs(_) => node.open()?,
+            Room::Content | Room::Image(_) | Room::Refs(_) => node.open()?,
         };
         Ok((self.files.insert(file.clone()), file))
     }
@@ -63,6 +64,9 @@ impl Vfs {
         how: OpenMode,
     ) -> Result<CreatedEntry, Error> {
         let parent = self.node(parent)?;
+        if let Some((_, level)) = self.refs(&*parent, name)? {
+            return Err(no_file(level));
+        }
         let created = writable(&*parent, name)?.create(caller, name, mode, how)?;
         let Created { node, file } = created;
         let entry = self.entry(&node)?;
@@ -85,7 +89,14 @@ impl Vfs {
         new: NewNode<'_>,
     ) -> Result<Entry, Error> {
         let parent = self.node(parent)?;
-        let node = writable(&*parent, name)?.make(caller, name, new)?;
+        let node = match (self.refs(&*parent, name)?, new) {
+            (Some((naming, level)), NewNode::Symlink(target)) => {
+                naming.link(self, level, name, target)?
+            }
+            (Some((naming, level)), NewNode::Directory(_)) => naming.make_level(level, name)?,
+            (Some((_, level)), NewNode::Special(..)) => return Err(no_file(level)),
+            (None, new) => writable(&*parent, name)?.make(caller, name, new)?,
+        };
         self.entry(&node)
     }
 
@@ -119,7 +130,11 @@ impl Vfs {
         what: Removal,
     ) -> Result<(), Error> {
         let parent = self.node(parent)?;
-        writable(&*parent, name)?.remove(caller, name, what)
+        match (self.refs(&*parent, name)?, what) {
+            (Some((naming, level)), Removal::Directory) => naming.remove(level, name),
+            (Some((_, level)), Removal::File) => Err(no_file(level)),
+            (None, what) => writable(&*parent, name)?.remove(caller, name, what),
+        }
     }
 
     /// Renames, or publishes.
@@ -143,8 +158,14 @@ impl Vfs {
                 from.rename(caller, name, to, new_name, how)
             }
             (Room::DropBox(from), Room::Refs(to)) => from.publish(caller, name, to, new_name, how),
+            (Room::Refs(from), Room::Refs(to)) => {
+                let naming = self.naming.get().ok_or(Error::ReadOnly)?;
+                naming.rename((from, name), (to, new_name), how)
+            }
             (Room::Refs(_), Room::DropBox(_)) => Err(Error::CrossDevice),
-            (Room::Content | Room::Refs(_), _) | (_, Room::Content) => Err(Error::ReadOnly),
+            (Room::Content | Room::Image(_), _) | (_, Room::Content | Room::Image(_)) => {
+                Err(Error::ReadOnly)
+            }
         }
     }
 
@@ -163,7 +184,7 @@ impl Vfs {
         let open = handle.and_then(|handle| self.files.get(handle));
         match node.room() {
             Room::DropBox(node) => node.set_attr(caller, change, open.as_deref()),
-            Room::Content | Room::Refs(_) => Err(Error::ReadOnly),
+            Room::Content | Room::Image(_) | Room::Refs(_) => Err(Error::ReadOnly),
         }
     }
 
@@ -181,7 +202,11 @@ impl Vfs {
     ) -> Result<(), Error> {
         match self.node(ino)?.room() {
             Room::DropBox(node) => node.set_xattr(caller, name, value, how),
-            Room::Content | Room::Refs(_) => Err(Error::ReadOnly),
+            Room::Refs(level) => {
+                let naming = self.naming.get().ok_or(Error::ReadOnly)?;
+                naming.annotate(level, name, Some(value), how)
+            }
+            Room::Content | Room::Image(_) => Err(Error::ReadOnly),
         }
     }
 
@@ -192,7 +217,11 @@ impl Vfs {
     pub fn remove_xattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> Result<(), Error> {
         match self.node(ino)?.room() {
             Room::DropBox(node) => node.remove_xattr(caller, name),
-            Room::Content | Room::Refs(_) => Err(Error::ReadOnly),
+            Room::Refs(level) => {
+                let naming = self.naming.get().ok_or(Error::ReadOnly)?;
+                naming.annotate(level, name, None, XattrMode::Set)
+            }
+            Room::Content | Room::Image(_) => Err(Error::ReadOnly),
         }
     }
 
@@ -243,7 +272,7 @@ impl Vfs {
     pub fn sync_dir(&self, ino: Ino) -> Result<(), Error> {
         match self.node(ino)?.room() {
             Room::DropBox(node) => node.sync(),
-            Room::Content | Room::Refs(_) => Ok(()),
+            Room::Content | Room::Image(_) | Room::Refs(_) => Ok(()),
         }
     }
 
@@ -261,7 +290,26 @@ impl Vfs {
     /// # Errors
     /// [`Error::Stale`].
     pub fn is_writable(&self, ino: Ino) -> Result<bool, Error> {
-        Ok(matches!(self.node(ino)?.room(), Room::DropBox(_)))
+        Ok(match self.node(ino)?.room() {
+            Room::DropBox(_) => true,
+            Room::Refs(_) => self.naming.get().is_some(),
+            Room::Content | Room::Image(_) => false,
+        })
+    }
+
+    /// The level of ref names in which `name` is to be made or removed, where that can be.
+    fn refs<'a>(
+        &self,
+        parent: &'a dyn Node,
+        name: &[u8],
+    ) -> Result<Option<(&Naming, RefLevel<'a>)>, Error> {
+        if name.len() > NAME_MAX {
+            return Err(Error::NameTooLong);
+        }
+        Ok(match parent.room() {
+            Room::Refs(level) => self.naming.get().map(|naming| (naming, level)),
+            Room::DropBox(_) | Room::Content | Room::Image(_) => None,
+        })
     }
 
     fn file(&self, handle: Handle) -> Result<Arc<dyn OpenFile>, Error> {
@@ -276,6 +324,14 @@ fn writable<'a>(parent: &'a dyn Node, name: &[u8]) -> Result<&'a dyn Writable, E
     }
     match parent.room() {
         Room::DropBox(parent) => Ok(parent),
-        Room::Content | Room::Refs(_) => Err(Error::ReadOnly),
+        Room::Content | Room::Image(_) | Room::Refs(_) => Err(Error::ReadOnly),
+    }
+}
+
+/// Why there is no file to be made or removed beside refs.
+fn no_file(level: RefLevel<'_>) -> Error {
+    match level.is_image {
+        true => Error::ReadOnly,
+        false => Error::NotPermitted,
     }
 }

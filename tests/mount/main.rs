@@ -18,6 +18,7 @@ mod image;
 mod life;
 mod odd_names;
 mod patience;
+mod refs_writing;
 mod rootfs;
 mod sample;
 mod tools;

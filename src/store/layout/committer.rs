@@ -283,7 +283,13 @@ impl Committer {
         if let Some(mut story) = held {
             let (found, before, wanted) = updated.answer;
             story.take_note(found, Some(&before));
-            story.record(&before, &wanted, &updated.after);
+            let is_copied = story.marker != self.writer.marker();
+            let manner = if is_copied {
+                Manner::Copy
+            } else {
+                Manner::Other
+            };
+            story.record((&before, &wanted), &updated.after, manner);
             self.tell(&mut story, updated.after);
         }
         Ok(())
@@ -336,8 +342,9 @@ impl Story {
         }
     }
 
-    /// Takes note of our own change from `before` to `wanted`, which has become `after`.
-    fn record(&mut self, before: &Draft, wanted: &Draft, after: &View) {
+    /// Takes note of our own change from one draft to the other, which has become `after`; in
+    /// which `manner` others have written meanwhile, if they have.
+    fn record(&mut self, (before, wanted): (&Draft, &Draft), after: &View, manner: Manner) {
         let now = Instant::now();
         let ours = Delta::of_drafts(before, wanted);
         if wanted.has_the_entries_of(after) {
@@ -347,7 +354,7 @@ impl Story {
         let after = EntrySet::of_view(after);
         let mut theirs = after.clone();
         theirs.retreat(&ours);
-        if let Judgement::Stale(stale) = self.history.judge(&theirs, Manner::Other) {
+        if let Judgement::Stale(stale) = self.history.judge(&theirs, manner) {
             self.stale = Some(stale);
         }
         self.history.record(&theirs, Author::Foreign, now);

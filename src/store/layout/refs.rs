@@ -161,23 +161,35 @@ pub fn rename(
     if let (Some(first), Collision::Refuse) = (taken.first(), collision) {
         return Err(exists(draft, new.as_str(), *first));
     }
+    call(draft, &numbers, new.as_str())?;
+    draft.remove(&taken);
+    Ok(())
+}
+
+/// Gives the entries that `one` means the name `other`, and the other way round.
+///
+/// # Errors
+/// As [`remove`].
+pub fn exchange(draft: &mut Draft, one: &RefName, other: &RefName) -> Result<(), Refusal> {
+    let numbers = [owned(draft, one.as_str())?, owned(draft, other.as_str())?];
+    call(draft, &numbers[0], other.as_str())?;
+    call(draft, &numbers[1], one.as_str())
+}
+
+/// Gives entries the name `name`, both names where they have two.
+fn call(draft: &mut Draft, numbers: &[usize], name: &str) -> Result<(), Refusal> {
     for number in numbers {
-        let mut keys = vec![annotations::REF_NAME];
-        if draft
-            .entry(number)
-            .is_some_and(|e| e.containerd_name.is_some())
-        {
-            keys.push(annotations::CONTAINERD_NAME);
-        }
-        for key in keys {
-            let set = draft.annotate(number, key, Some(new.as_str()));
+        let entry = draft.entry(*number);
+        let has_two = entry.is_some_and(|entry| entry.containerd_name.is_some());
+        let keys = [annotations::REF_NAME, annotations::CONTAINERD_NAME];
+        for key in &keys[..if has_two { 2 } else { 1 }] {
+            let set = draft.annotate(*number, key, Some(name));
             set.map_err(|source| Refusal::Malformed {
-                name: old.to_owned(),
+                name: name.to_owned(),
                 source,
             })?;
         }
     }
-    draft.remove(&taken);
     Ok(())
 }
 
@@ -199,6 +211,19 @@ pub fn annotate(
         })?;
     }
     Ok(())
+}
+
+/// Whether one of the entries that `name` means has an annotation.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn has_annotation(draft: &Draft, name: &str, key: &str) -> Result<bool, Refusal> {
+    let has = |number: &usize| {
+        let descriptor = draft.entry(*number)?.descriptor.as_ref().ok()?;
+        descriptor.annotations.get(key).map(|_| ())
+    };
+    let numbers = resolve(draft, name)?;
+    Ok(numbers.iter().any(|number| has(number).is_some()))
 }
 
 /// Adds the descriptors with these JSON texts under the names that they have; those

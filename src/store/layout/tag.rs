@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::Committer;
 use super::index::draft::Draft;
 use super::index::update::Basis;
 use super::refs::{self, Collision, Refusal};
@@ -65,7 +66,18 @@ impl LayoutWriter {
         new: &RefName,
         collision: Collision,
     ) -> Result<Tagged, Error> {
-        // What takes time is done before the locks are taken.
+        let wanted = self.find_wanted(existing)?;
+        let basis = Basis {
+            blobs: &wanted.blobs,
+            last_good: None,
+        };
+        let updated = self.update(&basis, |draft| wanted.tag(draft, new, collision))?;
+        Ok(wanted.tagged(updated.is_written))
+    }
+
+    /// What `existing` means, verified and durable: what takes time is done before the locks
+    /// are taken.
+    fn find_wanted<'a>(&self, existing: &'a str) -> Result<Wanted<'a>, Error> {
         let draft = self.present()?;
         let found = match texts_of(&draft, existing) {
             Err(Refusal::NotFound { name }) => {
@@ -77,25 +89,10 @@ impl LayoutWriter {
             other => other,
         }?;
         let blobs = self.hold_all(existing, &found)?;
-        let basis = Basis {
-            blobs: &blobs,
-            last_good: None,
-        };
-        let updated = self.update(&basis, |draft| {
-            let texts = match texts_of(draft, existing) {
-                Err(Refusal::NotFound { .. }) if existing.parse::<Digest>().is_ok() => found,
-                other => other?,
-            };
-            if !texts.iter().all(|text| is_held(text, &blobs)) {
-                let name = existing.to_owned();
-                return Err(Refusal::Moved { name });
-            }
-            refs::set(draft, new, &texts, collision)
-        })?;
-        let digests = blobs.iter().map(|blob| blob.digest().to_string());
-        Ok(Tagged {
-            digests: digests.collect(),
-            is_changed: updated.is_written,
+        Ok(Wanted {
+            existing,
+            found,
+            blobs,
         })
     }
 
@@ -157,6 +154,63 @@ impl LayoutWriter {
     fn read_document(&self, blob: &StoredBlob) -> io::Result<Vec<u8>> {
         let file = self.disk.open(&super::blobs::path(blob.digest()))?;
         disk::read_all(&*file, Limit::DocumentSize.value())
+    }
+}
+
+impl Committer {
+    /// As [`LayoutWriter::tag`], together with what else is committed at this moment.
+    ///
+    /// # Errors
+    /// The same, and what [`Committer::commit`] answers.
+    pub fn tag(
+        &self,
+        existing: &str,
+        new: &RefName,
+        collision: Collision,
+    ) -> Result<Tagged, Error> {
+        let mut attempt = 1;
+        loop {
+            let wanted = self.writer().find_wanted(existing)?;
+            match self.commit(&wanted.blobs, |draft| wanted.tag(draft, new, collision)) {
+                Err(Error::Refused(Refusal::Moved { .. })) if attempt < ATTEMPTS => attempt += 1,
+                other => return other.map(|committed| wanted.tagged(committed.is_changed)),
+            }
+        }
+    }
+}
+
+/// What is to get a name.
+struct Wanted<'a> {
+    /// What it is called now.
+    existing: &'a str,
+    /// The JSON texts of its descriptors.
+    found: Vec<String>,
+    /// What these describe.
+    blobs: Vec<StoredBlob>,
+}
+
+impl Wanted<'_> {
+    /// Gives it the name `new`, if it still is what `existing` means.
+    fn tag(&self, draft: &mut Draft, new: &RefName, collision: Collision) -> Result<(), Refusal> {
+        let texts = match texts_of(draft, self.existing) {
+            Err(Refusal::NotFound { .. }) if self.existing.parse::<Digest>().is_ok() => {
+                self.found.clone()
+            }
+            other => other?,
+        };
+        if !texts.iter().all(|text| is_held(text, &self.blobs)) {
+            let name = self.existing.to_owned();
+            return Err(Refusal::Moved { name });
+        }
+        refs::set(draft, new, &texts, collision)
+    }
+
+    fn tagged(&self, is_changed: bool) -> Tagged {
+        let digests = self.blobs.iter().map(|blob| blob.digest().to_string());
+        Tagged {
+            digests: digests.collect(),
+            is_changed,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::oci::{Descriptor, Document, DocumentType, ImageManifest, MediaType};
 use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
 use crate::vfs::error::Error;
 use crate::vfs::node::{Child, Node, NodeKey, Patience};
+use crate::vfs::writable::Room;
 
 /// The image directory of one descriptor that is not itself a ref: below `platforms/`,
 /// or by digest.
@@ -71,6 +72,10 @@ impl Node for ImageDir {
         Ok(self
             .views
             .image_attr(created(&self.views, &self.descriptor)))
+    }
+
+    fn room(&self) -> Room<'_> {
+        Room::Image(&self.descriptor.digest)
     }
 
     fn name_lifetime(&self) -> Lifetime {

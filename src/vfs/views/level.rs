@@ -109,8 +109,18 @@ impl LevelDir {
         }
     }
 
+    /// What is shown here, with what else its entry says by now.
+    fn present(&self) -> Option<Arc<Here>> {
+        let snapshot = self.views.snapshot();
+        let level = snapshot.find(&self.path);
+        let is_same = |level: &&Level| level.epoch == self.epoch;
+        let present = level.filter(is_same).map(|level| level.here.clone());
+        present.unwrap_or_else(|| self.here.clone())
+    }
+
     fn xattrs(&self) -> Xattrs {
-        let Some(Here::Image { name, target }) = self.here.as_deref() else {
+        let present = self.present();
+        let Some(Here::Image { name, target }) = present.as_deref() else {
             return Xattrs::default();
         };
         match target {
@@ -159,7 +169,7 @@ impl Node for LevelDir {
                 .and_then(|d| image::created(&self.views, d)),
             _ => None,
         };
-        Ok(self.views.image_attr(created))
+        Ok(self.views.level_attr(created))
     }
 
     fn room(&self) -> Room<'_> {

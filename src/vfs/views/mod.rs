@@ -32,7 +32,7 @@ mod source;
 mod tree;
 mod xattr;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::Metadata;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
@@ -43,7 +43,7 @@ use std::time::SystemTime;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 
-use self::directory::Directory;
+use self::directory::{Directory, Link};
 use self::documents::Documents;
 use self::faults::Faults;
 use self::files::{Files, KEPT, MERGES};
@@ -54,7 +54,7 @@ use self::place::Place;
 use self::reachable::Reachable;
 use self::refs::Snapshot;
 use super::attr::{Attr, Device, FileKind, Lifetime, Time};
-use super::node::{Child, Node, NodeKey, Patience};
+use super::node::{Child, Name, Node, NodeKey, Patience};
 use super::{Error, Moved};
 use crate::layer::Layers;
 use crate::oci::{Descriptor, Digest, Platform};
@@ -78,6 +78,8 @@ pub struct ViewsOptions {
     pub gid: Option<u32>,
     /// Where the tree is mounted, for `status.json`; none without a mount.
     pub mountpoint: Option<PathBuf>,
+    /// Whether refs can be changed through the tree.
+    pub is_writable: bool,
 }
 
 impl Default for ViewsOptions {
@@ -87,6 +89,7 @@ impl Default for ViewsOptions {
             uid: None,
             gid: None,
             mountpoint: None,
+            is_writable: false,
         }
     }
 }
@@ -103,6 +106,8 @@ pub struct Views {
     merges: Turns,
     held: HeldLayers,
     snapshot: RwLock<Arc<Snapshot>>,
+    /// Levels that were made and below which nothing stands yet.
+    made: Mutex<BTreeSet<Vec<Name>>>,
     reachable: Reachable,
     /// When images were made, by the digest of their manifest or index: asked for again
     /// and again by listings of all refs, and much smaller than the documents.
@@ -146,6 +151,7 @@ impl Views {
             merges: Turns::new(MERGES),
             held: HeldLayers::default(),
             snapshot: RwLock::new(Arc::new(Snapshot::new(Arc::new(view), None))),
+            made: Mutex::default(),
             reachable: Reachable::default(),
             created: Mutex::new(LruCache::new(CREATED)),
             defaults: Mutex::new(LruCache::new(DEFAULTS)),
@@ -188,15 +194,46 @@ impl Views {
         Place::default().key("")
     }
 
-    /// Shows another view of the index from now on; says which names moved by that.
-    /// Called by one thread alone.
+    /// Shows another view of the index from now on; says which names moved by that. Of
+    /// several threads the last one counts.
     pub fn refresh(&self, view: View) -> Vec<Moved> {
+        self.show(Arc::new(view), &mut self.made.lock())
+    }
+
+    /// Shows a directory at `path` although no ref name goes through it, until one does.
+    pub(in crate::vfs) fn make_level(&self, path: Vec<Name>) {
+        let mut made = self.made.lock();
+        made.insert(path);
+        self.show(self.snapshot().view().clone(), &mut made);
+    }
+
+    /// Shows the directory at `path` no longer; whether it was one without ref names.
+    pub(in crate::vfs) fn remove_level(&self, path: &[Name]) -> bool {
+        let mut made = self.made.lock();
+        let is_removed = made.remove(path);
+        self.show(self.snapshot().view().clone(), &mut made);
+        is_removed
+    }
+
+    /// Who holds `made` is the only one who changes the snapshot.
+    fn show(&self, view: Arc<View>, made: &mut BTreeSet<Vec<Name>>) -> Vec<Moved> {
         // Nobody waits for the new snapshot while it is made.
         let present = self.snapshot();
-        let next = Arc::new(Snapshot::new(Arc::new(view), Some(&present)));
+        let next = Arc::new(Snapshot::with_levels(view, Some(&present), made));
         let moved = present.moved(&next);
         *self.snapshot.write() = next;
         moved
+    }
+
+    /// The link that a program has just made at `path`: it is gone at the next look, when
+    /// what it has made is there.
+    pub(in crate::vfs) fn new_link(
+        self: &Arc<Self>,
+        path: Vec<Name>,
+        target: &[u8],
+    ) -> Arc<dyn Node> {
+        let place = Place::new(path, 0);
+        Arc::new(Link::new(self, place, target.to_vec(), Lifetime::None))
     }
 
     /// The names as they are now.
@@ -307,6 +344,18 @@ impl Views {
             Lifetime::UntilNotice
         };
         self.directory_attr(created, lifetime)
+    }
+
+    /// Attributes of a level of ref names, which may accept something.
+    fn level_attr(&self, created: Option<Time>) -> Attr {
+        let attr = self.image_attr(created);
+        match self.options.is_writable {
+            true => Attr {
+                mode: 0o755,
+                ..attr
+            },
+            false => attr,
+        }
     }
 
     /// When index.json was last written.

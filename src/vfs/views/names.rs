@@ -50,6 +50,39 @@ pub fn levels(name: &str) -> Vec<Name> {
         .collect()
 }
 
+/// The ref name that somebody means who gives a name to the path `levels`: `%XX` is decoded
+/// once, so that `%2F` is a `/`. None where that is malformed, or where the name would be
+/// shown elsewhere although nothing in it is encoded, because the mount uses it itself.
+#[must_use]
+pub fn raw(levels: &[Name]) -> Option<String> {
+    let mut parts = Vec::new();
+    for (depth, level) in levels.iter().enumerate() {
+        let part = String::from_utf8(decode(level)?).ok()?;
+        if !level.contains(&b'%') && component(&part, depth) != *level {
+            return None;
+        }
+        parts.push(part);
+    }
+    Some(parts.join("/"))
+}
+
+fn decode(written: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = written.iter();
+    let mut decoded = Vec::with_capacity(written.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => digit(bytes.next()?)? * 16 + digit(bytes.next()?)?,
+            byte => *byte,
+        });
+    }
+    Some(decoded)
+}
+
+fn digit(byte: &u8) -> Option<u8> {
+    let digit = char::from(*byte).to_digit(16)?;
+    u8::try_from(digit).ok()
+}
+
 /// One component of a ref name as a file name; `depth` 0 is the mount root.
 fn component(raw: &str, depth: usize) -> Name {
     let reserved = is_reserved(raw, depth);
@@ -159,6 +192,29 @@ mod tests {
         ];
         for (row, name, expected) in rows {
             assert_eq!(path(name), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_given() {
+        let rows = [
+            ("plain", "app:1", Some("app:1")),
+            ("nested", "ghcr.io/org/app", Some("ghcr.io/org/app")),
+            ("one level", "a%2Fb", Some("a/b")),
+            ("lower case", "a%2fb", Some("a/b")),
+            ("decoded once", "a%252F", Some("a%2F")),
+            ("reserved, encoded", "a/%6Cayers", Some("a/layers")),
+            ("reserved", "a/layers", None),
+            ("own name at the top", "layers", Some("layers")),
+            ("hidden", ".x", None),
+            ("half a digit", "a%2", None),
+            ("no digit", "a%zz", None),
+            ("signed digit", "a%+1", None),
+            ("no text", "a%FF", None),
+        ];
+        for (row, path, expected) in rows {
+            let levels: Vec<Name> = path.split('/').map(|level| level.into()).collect();
+            assert_eq!(raw(&levels).as_deref(), expected, "{row}");
         }
     }
 

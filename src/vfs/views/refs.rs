@@ -10,7 +10,7 @@
 //! to be there. So a path that shows something else, even something it showed before,
 //! has a key of its own.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::names;
@@ -135,10 +135,25 @@ impl Snapshot {
     /// The names for `view`; `before` is the snapshot that the kernel has seen until now.
     #[must_use]
     pub fn new(view: Arc<View>, before: Option<&Self>) -> Self {
+        Self::with_levels(view, before, &mut BTreeSet::new())
+    }
+
+    /// The same with levels at the paths `made`, below which nothing stands yet. Those that
+    /// are there without, are taken out.
+    #[must_use]
+    pub fn with_levels(
+        view: Arc<View>,
+        before: Option<&Self>,
+        made: &mut BTreeSet<Vec<Name>>,
+    ) -> Self {
         let mut root = Level::default();
         let groups = Groups::of(view.entries());
         groups.place(&mut root);
         groups.place_links(&mut root);
+        made.retain(|path| root.find(path).is_none());
+        for path in made.iter() {
+            root.at(path);
+        }
         let epoch = before.map_or(1, |before| before.epoch + 1);
         date(&mut root, before.map(|before| &before.root), epoch);
         root.epoch = 0;
@@ -352,7 +367,7 @@ fn are_platforms(entries: &[Arc<index::Entry>]) -> bool {
                 .map(|platform| platform.directory_name())
         })
     };
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     entries
         .iter()
         .all(|entry| platform(entry).is_some_and(|name| seen.insert(name)))

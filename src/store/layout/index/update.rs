@@ -172,6 +172,9 @@ impl LayoutWriter {
         let mut base = found.clone();
         for _ in 0..ATTEMPTS {
             let bytes = draft.to_bytes();
+            // What nobody could read any more is not written.
+            let size = Limit::IndexJsonSize.check(bytes.len() as u64);
+            size.map_err(|source| self.content(source))?;
             let (displaced, there) = match self.write(&base, &bytes)? {
                 Written::Preceded(theirs) => (None, Err(theirs)),
                 Written::Alone => (None, self.read_back(&bytes, &draft)?),

@@ -1,0 +1,65 @@
+//! What a mount that can be written to does with refs: changes them, and looks after those
+//! that it has changed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ocifs::store::layout::Committer;
+use ocifs::store::layout::refs::Collision;
+use ocifs::vfs::Naming;
+
+use super::shown::Shown;
+use super::source::{self, Source};
+
+/// How often it is tried again to see what is in the index after a change, and how soon.
+const ATTEMPTS: (usize, Duration) = (5, Duration::from_millis(100));
+
+/// Lets refs be changed through what is going to be mounted at `mountpoint`.
+///
+/// # Errors
+/// If the layout cannot be written to.
+pub(crate) fn accept(
+    source: &Source,
+    shown: &Arc<Shown>,
+    collision: Collision,
+    mountpoint: &Path,
+) -> anyhow::Result<Arc<Committer>> {
+    let writer = source::writer(&source.layout, source.verdicts.clone())?;
+    let view = source.views.snapshot().view().as_ref().clone();
+    let observer = {
+        let shown = shown.clone();
+        Box::new(move |view| shown.show(view))
+    };
+    let committer = Arc::new(Committer::new(writer, view, observer));
+    let forget = {
+        let shown = shown.clone();
+        Box::new(move |moved: &[_]| shown.forget(moved))
+    };
+    let naming = Naming::new(
+        source.views.clone(),
+        committer.clone(),
+        collision,
+        mountpoint.to_owned(),
+        forget,
+    );
+    source.vfs.accept_names(naming);
+    Ok(committer)
+}
+
+/// Looks at what somebody has written.
+pub(crate) fn observe(committer: &Committer) {
+    let (attempts, pause) = ATTEMPTS;
+    for attempt in 1..=attempts {
+        match committer.observe() {
+            Ok(()) => return,
+            Err(error) if attempt == attempts => {
+                log::warn!("{:#}", anyhow::Error::from(error));
+            }
+            Err(error) => {
+                log::debug!("{:#}", anyhow::Error::from(error));
+                std::thread::sleep(pause);
+            }
+        }
+    }
+}

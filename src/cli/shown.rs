@@ -1,0 +1,86 @@
+//! What the mount shows of the index: each new view at once, and the kernel is told.
+//!
+//! A commit shows what it has done before it is answered, and so on a thread that the
+//! kernel may wait for with a directory locked. The kernel is therefore told by a thread of
+//! its own, which waits for such locks as long as it has to.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Instant;
+
+use ocifs::fuse::Notifier;
+use ocifs::store::View;
+use ocifs::vfs::views::Views;
+use ocifs::vfs::{Moved, Notice, Vfs};
+use parking_lot::Mutex;
+
+use super::source::Source;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    views: Arc<Views>,
+    vfs: Arc<Vfs>,
+    /// Held by whoever shows a view.
+    notices: Mutex<Sender<Vec<Notice>>>,
+}
+
+/// What the kernel is to be told.
+#[derive(Debug)]
+pub(crate) struct Notices(Receiver<Vec<Notice>>);
+
+impl Shown {
+    pub(crate) fn new(source: &Source) -> (Arc<Self>, Notices) {
+        let (sender, receiver) = mpsc::channel();
+        let shown = Self {
+            views: source.views.clone(),
+            vfs: source.vfs.clone(),
+            notices: Mutex::new(sender),
+        };
+        (Arc::new(shown), Notices(receiver))
+    }
+
+    /// Shows the index as it was in `view`, the newest one.
+    pub(crate) fn show(&self, view: View) {
+        let began = Instant::now();
+        let notices = self.notices.lock();
+        if view.digest() == self.views.snapshot().view().digest() {
+            return;
+        }
+        let moved = self.views.refresh(view);
+        self.tell(&notices, &moved);
+        let images = self.views.snapshot().images();
+        log::info!(
+            "the index changed: {images} images now, seen in {:?}",
+            began.elapsed()
+        );
+    }
+
+    /// Lets the kernel look these names up anew.
+    pub(crate) fn forget(&self, moved: &[Moved]) {
+        self.tell(&self.notices.lock(), moved);
+    }
+
+    fn tell(&self, notices: &Sender<Vec<Notice>>, moved: &[Moved]) {
+        // Without a mount there is nobody to tell.
+        let (Ok(()) | Err(_)) = notices.send(self.vfs.notices(moved, &Views::root_key()));
+    }
+}
+
+impl Notices {
+    /// Tells them to the kernel from now on.
+    ///
+    /// # Errors
+    /// If there is no thread to be had.
+    pub(crate) fn tell(self, notifier: Notifier) -> anyhow::Result<()> {
+        let tell = move || {
+            for notices in self.0 {
+                notifier.forget_names(&notices);
+            }
+        };
+        std::thread::Builder::new()
+            .name("notices".into())
+            .spawn(tell)?;
+        Ok(())
+    }
+}
