@@ -26,6 +26,9 @@ pub(super) struct Conflict {
     pub(super) path: Vec<u8>,
 }
 
+/// So many bytes of a layer are copied in one step.
+const COPIED: u64 = 256;
+
 /// One round of moving entries.
 #[derive(Debug)]
 pub(super) struct Relocation<'a> {
@@ -107,6 +110,7 @@ impl<'a> Relocation<'a> {
         layer: usize,
         moves: &[Move],
     ) -> Result<(), Error> {
+        self.steps.spend(layers[layer].weight() / COPIED)?;
         let accepted = tar::Limits {
             entries: self.limits.entries,
             depth: self.limits.depth,

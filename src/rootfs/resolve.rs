@@ -13,7 +13,7 @@ use crate::layer::tree::{self, Kind, Tree};
 /// How many symlinks one path may lead through, as in containerd and umoci.
 const MAX_FOLLOWED: usize = 255;
 
-/// So many bytes of a name cost one step more: targets of symlinks may have long ones.
+/// So many bytes of a path or a name cost one step more: targets of links may be long.
 const LONG: u64 = 256;
 
 /// Why a path cannot be walked.
@@ -84,6 +84,8 @@ impl<'a> Finder<'a> {
             Some(at) => (&path[..at], &path[at + 1..]),
             None => (&b""[..], path),
         };
+        // A path is compared with the last one, however little is looked up then.
+        self.lower.steps.spend(path.len() as u64 / LONG)?;
         let is_it = |(last, _): &(&[u8], Vec<Origin>)| *last == directory;
         let (_, parents) = match self.last.take().filter(is_it) {
             Some(last) => self.last.insert(last),

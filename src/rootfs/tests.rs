@@ -684,10 +684,22 @@ fn w10_looking_up_paths_takes_few_steps() -> TestResult {
     let nothing = many(&|at| format!("h {at}>x"), 1000);
     let through = many(&|at| format!("h {at}>s0/{at}/f"), 1000);
     let below = many(&|at| format!("f s0/{at}/f"), 1000);
+    let far = many(&|at| format!("h {at}>{deep}{at}"), 1000);
+    let mut heavy = many(&|at| format!("l {at}>{at}{}", "x".repeat(1 << 18)), 64);
+    heavy.push("f s/x".to_owned());
+    let link = vec!["l s>d".to_owned()];
     let rows: Vec<(&str, Vec<Vec<String>>, (u64, &str))> = vec![
         ("links into one directory", vec![files, links], (2001, "")),
         ("links to nothing", vec![nothing.clone(); 4], (1001, "")),
         ("the same in many layers", vec![nothing; 100], (max, steps)),
+        ("far into nothing", vec![far.clone(); 3], (1001, "")),
+        ("in many layers", vec![far; 6], (max, steps)),
+        ("a heavy layer", vec![heavy.clone(), link.clone()], (66, "")),
+        (
+            "a heavy layer that is moved",
+            vec![link, heavy],
+            (max, steps),
+        ),
         (
             "links through symlinks",
             vec![chain(200, 10), through],
@@ -696,7 +708,7 @@ fn w10_looking_up_paths_takes_few_steps() -> TestResult {
         (
             "files below symlinks",
             vec![chain(200, 10), below],
-            (4212, ""),
+            (4202, ""),
         ),
     ];
     for (name, layers, expected) in rows {

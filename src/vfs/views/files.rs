@@ -296,9 +296,10 @@ impl Opening {
             self.known.insert(shows.clone(), opened);
         }
         if let Some(Some((layer, tree))) = self.known.get(&shows) {
-            self.size.add(tree)?;
             self.trees.push(tree.clone());
             self.layers.push(layer.again(created_by));
+            let sized = self.size.add(tree);
+            sized.map_err(|error| self.with_former(error.into()))?;
         }
         Ok(is_new)
     }
@@ -308,12 +309,17 @@ impl Opening {
             Ok((layer, tree)) => Ok(Some((OpenedLayer::new(source, None, &layer), tree))),
             Err(Error::ShutDown) => Err(Error::ShutDown),
             Err(error) => {
-                self.fault = Some(match self.fault.take() {
-                    Some(former) => former.or(error),
-                    None => error,
-                });
+                self.fault = Some(self.with_former(error));
                 Ok(None)
             }
+        }
+    }
+
+    /// The more telling one of `error` and what was found before.
+    fn with_former(&mut self, error: Error) -> Error {
+        match self.fault.take() {
+            Some(former) => former.or(error),
+            None => error,
         }
     }
 }
