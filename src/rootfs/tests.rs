@@ -688,7 +688,7 @@ fn w10_looking_up_paths_takes_few_steps() -> TestResult {
     let mut heavy = many(&|at| format!("l {at}>{at}{}", "x".repeat(1 << 18)), 64);
     heavy.push("f s/x".to_owned());
     let link = vec!["l s>d".to_owned()];
-    let rows: Vec<(&str, Vec<Vec<String>>, (u64, &str))> = vec![
+    let rows: [(&str, Vec<Vec<String>>, _); 9] = [
         ("links into one directory", vec![files, links], (2001, "")),
         ("links to nothing", vec![nothing.clone(); 4], (1001, "")),
         ("the same in many layers", vec![nothing; 100], (max, steps)),

@@ -340,10 +340,11 @@ fn what_image_after_image_may_cost() {
     let layout = &ward.layout;
     let down = |to: &str| format!("{to}{}", "/x".repeat(2040));
     let mut chain = Tarball::new();
-    for at in 0..255 {
+    for at in 0..254 {
         chain = chain.symlink(format!("s{at}"), down(&format!("s{}", at + 1)));
     }
-    let chain = chain.symlink("s255", down("z")).finish();
+    // As many as one path may lead through.
+    let chain = chain.symlink("s254", down("z")).finish();
     let mut names = Tarball::new().file("f", "");
     for at in 0..100_000 {
         names = names.link(format!("{at}"), "f");
