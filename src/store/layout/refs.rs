@@ -8,10 +8,12 @@
 //! - `NAME@sha256:…` is the one of several that has this digest;
 //! - `sha256:…` is the entry that has no name.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+
 use super::index::draft::{Draft, named};
 use super::index::merge;
 use crate::oci::index::Entry;
-use crate::oci::{self, Digest, RefName, annotations};
+use crate::oci::{self, Digest, Platform, RefName, annotations};
 
 /// Why a name cannot be used as was asked.
 #[derive(Debug, thiserror::Error)]
@@ -120,18 +122,10 @@ pub fn set(
     for text in descriptors {
         new.push(named(text, name).map_err(malformed)?);
     }
-    let short = short(draft, name);
-    if is_same(draft, &[shown(draft, name), short.clone()].concat(), &new) {
-        return Ok(());
-    }
-    if let (Some(first), Collision::Refuse) = (short.first(), collision) {
-        return Err(exists(draft, name, *first));
-    }
-    for number in short {
-        let unnamed = draft.annotate(number, annotations::REF_NAME, None);
-        unnamed.map_err(malformed)?;
-    }
-    put(draft, name, new, collision)
+    let holders = Holders::of(draft, name);
+    let gone = put(draft, name, &holders, new, collision)?;
+    draft.remove(&gone);
+    Ok(())
 }
 
 /// Removes the entries that `name` means; their digests.
@@ -156,13 +150,14 @@ pub fn rename(
     collision: Collision,
 ) -> Result<(), Refusal> {
     let numbers = owned(draft, old)?;
-    let taken: Vec<usize> = [shown(draft, new.as_str()), short(draft, new.as_str())].concat();
-    let taken: Vec<usize> = taken.into_iter().filter(|n| !numbers.contains(n)).collect();
+    let own: HashSet<usize> = numbers.iter().copied().collect();
+    let taken = Holders::of(draft, new.as_str()).without(&own);
     if let (Some(first), Collision::Refuse) = (taken.first(), collision) {
-        return Err(exists(draft, new.as_str(), *first));
+        return Err(exists(draft, new.as_str(), first));
     }
+    taken.lose_short(draft, new.as_str())?;
     call(draft, &numbers, new.as_str())?;
-    draft.remove(&taken);
+    draft.remove(&taken.shown);
     Ok(())
 }
 
@@ -236,61 +231,123 @@ pub fn merge(
     descriptors: &[String],
     collision: Collision,
 ) -> Result<(), Refusal> {
-    let mut theirs = Vec::new();
+    let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut unnamed = Vec::new();
     for text in descriptors {
         let malformed = |source| Refusal::Malformed {
             name: "a new entry".to_owned(),
             source,
         };
         let value = oci::json::parse(text.as_bytes()).map_err(malformed)?;
-        let entry = Entry::from_json((0, &value));
-        theirs.push((merge::name(&entry).map(str::to_owned), text));
+        match merge::name(&Entry::from_json((0, &value))) {
+            Some(name) => named.entry(name.to_owned()).or_default().push(text.clone()),
+            None => unnamed.push(text),
+        }
     }
-    let names: std::collections::BTreeSet<&String> = theirs
-        .iter()
-        .filter_map(|(name, _)| name.as_ref())
-        .collect();
-    for name in &names {
-        let new: Vec<String> = theirs
-            .iter()
-            .filter(|(named, _)| named.as_ref() == Some(*name))
-            .map(|(_, text)| (*text).clone())
-            .collect();
-        put(draft, name, new, collision)?;
+    let holders = Holders::of_all(draft, named.keys());
+    let mut gone = Vec::new();
+    for (name, new) in named {
+        gone.extend(put(draft, &name, &holders[&name], new, collision)?);
     }
-    for (_, text) in theirs.iter().filter(|(name, _)| name.is_none()) {
-        put_unnamed(draft, text)?;
-    }
+    put_unnamed(draft, &unnamed)?;
+    draft.remove(&gone);
     Ok(())
 }
 
+/// Who has a name: the numbers of entries.
+#[derive(Debug, Clone, Default)]
+struct Holders {
+    /// Those whose name it is.
+    shown: Vec<usize>,
+    /// Those that have a full name beside this one.
+    short: Vec<usize>,
+}
+
+impl Holders {
+    fn of(draft: &Draft, name: &str) -> Self {
+        Self {
+            shown: shown(draft, name),
+            short: short(draft, name),
+        }
+    }
+
+    /// Those of each of `names`.
+    fn of_all<'a>(draft: &Draft, names: impl Iterator<Item = &'a String>) -> HashMap<String, Self> {
+        let mut all: HashMap<String, Self> =
+            names.map(|name| (name.clone(), Self::default())).collect();
+        for (number, entry) in draft.entries().enumerate() {
+            let own = merge::name(entry);
+            if let Some(holders) = own.and_then(|name| all.get_mut(name)) {
+                holders.shown.push(number);
+            }
+            let short = entry.ref_name.as_deref().filter(|name| own != Some(*name));
+            if let Some(holders) = short.and_then(|name| all.get_mut(name)) {
+                holders.short.push(number);
+            }
+        }
+        all
+    }
+
+    fn without(mut self, others: &HashSet<usize>) -> Self {
+        for numbers in [&mut self.shown, &mut self.short] {
+            numbers.retain(|number| !others.contains(number));
+        }
+        self
+    }
+
+    fn first(&self) -> Option<usize> {
+        self.meant().first().copied()
+    }
+
+    /// What the name means: a short name only where it is nobody's own.
+    fn meant(&self) -> &[usize] {
+        match self.shown.as_slice() {
+            [] => &self.short,
+            shown => shown,
+        }
+    }
+
+    /// Leaves those that have it as a short name with their full one.
+    fn lose_short(&self, draft: &mut Draft, name: &str) -> Result<(), Refusal> {
+        for number in &self.short {
+            let unnamed = draft.annotate(*number, annotations::REF_NAME, None);
+            unnamed.map_err(|source| Refusal::Malformed {
+                name: name.to_owned(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
 /// Puts entries that have the name `name`, however they say so, in the place of those that
-/// had it.
+/// had it; which entries are to be removed then. No number changes before.
 fn put(
     draft: &mut Draft,
     name: &str,
+    old: &Holders,
     new: Vec<String>,
     collision: Collision,
-) -> Result<(), Refusal> {
-    let mut old = shown(draft, name);
-    if is_same(draft, &old, &new) {
-        return Ok(());
+) -> Result<Vec<usize>, Refusal> {
+    if is_same(draft, old.meant(), &new) {
+        return Ok(Vec::new());
     }
     if let (Some(first), Collision::Refuse) = (old.first(), collision) {
-        return Err(exists(draft, name, *first));
+        return Err(exists(draft, name, first));
     }
+    old.lose_short(draft, name)?;
+    let mut places = old.shown.iter();
     for text in new {
-        let placed = match old.is_empty() {
-            true => draft.push(&text),
-            false => draft.replace(old.remove(0), &text),
+        let placed = match places.next() {
+            Some(number) => draft.replace(*number, &text),
+            None => draft.push(&text),
         };
         placed.map_err(|source| Refusal::Malformed {
             name: name.to_owned(),
             source,
         })?;
     }
-    draft.remove(&old);
-    Ok(())
+    Ok(places.copied().collect())
 }
 
 fn exists(draft: &Draft, name: &str, number: usize) -> Refusal {
@@ -300,15 +357,29 @@ fn exists(draft: &Draft, name: &str, number: usize) -> Refusal {
     }
 }
 
-fn put_unnamed(draft: &mut Draft, text: &str) -> Result<(), Refusal> {
-    let digest = digest_in(text).unwrap_or_default();
-    if !unnamed(draft, &digest).is_empty() {
+/// Adds entries that have no name, unless one of their digest is there.
+fn put_unnamed(draft: &mut Draft, texts: &[&String]) -> Result<(), Refusal> {
+    if texts.is_empty() {
         return Ok(());
     }
-    draft.push(text).map_err(|source| Refusal::Malformed {
-        name: digest,
-        source,
-    })
+    let unnamed = draft.entries().filter(|entry| merge::name(entry).is_none());
+    let mut present: HashSet<String> = unnamed
+        .filter_map(|entry| digest_of(entry))
+        .map(str::to_owned)
+        .collect();
+    for text in texts {
+        let digest = digest_in(text);
+        if digest
+            .as_ref()
+            .is_none_or(|digest| present.insert(digest.clone()))
+        {
+            draft.push(text).map_err(|source| Refusal::Malformed {
+                name: digest.unwrap_or_default(),
+                source,
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// The entries that `name` means and that go away with it.
@@ -368,9 +439,9 @@ fn unambiguous(draft: &Draft, name: &str, numbers: Vec<usize>) -> Result<Vec<usi
         .iter()
         .map(|number| descriptor(number)?.platform.as_ref())
         .collect();
-    let all_differ = |platforms: Vec<_>| {
-        let before = |at: usize| platforms[..at].contains(&platforms[at]);
-        !(0..platforms.len()).any(before)
+    let all_differ = |platforms: Vec<&Platform>| {
+        let mut seen = HashSet::new();
+        platforms.into_iter().all(|platform| seen.insert(platform))
     };
     if digests.len() == 1 || platforms.is_some_and(all_differ) {
         return Ok(numbers);

@@ -1,5 +1,6 @@
 //! An index that is being changed, as text: what is not changed keeps its bytes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -144,6 +145,7 @@ impl Draft {
     /// Removes the entries with these numbers.
     pub fn remove(&mut self, numbers: &[usize]) {
         let first = self.slots.first().map(|slot| slot.gap.clone());
+        let numbers: HashSet<usize> = numbers.iter().copied().collect();
         let mut number = 0;
         self.slots.retain(|_| {
             number += 1;

@@ -118,6 +118,14 @@ fn giving_a_name() {
             Replace,
             "full/=1 1=2",
         ),
+        (
+            "the same, beside a short name",
+            "a=2 full/a=1",
+            "a",
+            "=2",
+            Refuse,
+            "a=2 full/a=1",
+        ),
     ];
     for (row, index, new, content, collision, expected) in rows {
         let mut draft = draft(index);
@@ -197,6 +205,30 @@ fn renaming() {
             "short for full",
         ),
         ("none", "", "a", "b", Refuse, "not found"),
+        (
+            "to a short name",
+            "a=1 full/1=2",
+            "a",
+            "1",
+            Refuse,
+            "exists",
+        ),
+        (
+            "a short name is taken away",
+            "a=1 full/1=2 1=3",
+            "a",
+            "1",
+            Replace,
+            "1=1 full/=2",
+        ),
+        (
+            "to its own short name",
+            "full/1=1",
+            "full",
+            "1",
+            Refuse,
+            "1/1=1",
+        ),
     ];
     for (row, index, old, new, collision, expected) in rows {
         let mut draft = draft(index);
@@ -214,7 +246,36 @@ fn merging_descriptors() {
         ("taken", "a=1", "a=2", Refuse, "exists"),
         ("replaced", "a=1 b=1", "a=2", Replace, "a=2 b=1"),
         ("full names stay", "", "full/1=2", Refuse, "full/1=2"),
-        ("without names", "=1", "=1 =2", Refuse, "=1 =2"),
+        ("without names", "=1", "=1 =2 =2", Refuse, "=1 =2"),
+        ("a short name is taken", "full/1=1", "1=2", Refuse, "exists"),
+        (
+            "a short name is taken away",
+            "full/1=1 b=1",
+            "1=2 b=1",
+            Replace,
+            "full/=1 b=1 1=2",
+        ),
+        (
+            "what a short name means",
+            "full/1=1",
+            "1=1",
+            Refuse,
+            "full/1=1",
+        ),
+        (
+            "one short name of two",
+            "f/1=1",
+            "g/1=2",
+            Refuse,
+            "f/1=1 g/1=2",
+        ),
+        (
+            "some of those that had it go",
+            "a=1 b=2 a=3 c=4 c=5",
+            "a=6 c=6",
+            Replace,
+            "a=6 b=2 c=6",
+        ),
         (
             "two platforms",
             "",
@@ -241,4 +302,39 @@ fn annotating() {
     annotate(&mut draft, "b", "k", None).expect("it is there");
     assert_eq!(draft.text(1), Some(entry("b=2").as_str()));
     assert!(annotate(&mut draft, "c", "k", None).is_err());
+}
+
+/// With work that grows as the square of the entries this takes minutes.
+#[test]
+fn many_entries_take_linear_time() -> Result<(), Refusal> {
+    const COUNT: usize = 40_000;
+    let start = std::time::Instant::now();
+    let entries = |digit: &str| -> Vec<String> {
+        let names = (0..COUNT).map(|at| format!("name{at}={digit}:platform{at}"));
+        names.map(|word| entry(&word)).collect()
+    };
+    let mut many = draft("");
+    merge(&mut many, &entries("1"), Collision::Refuse)?;
+    merge(&mut many, &entries("2"), Collision::Replace)?;
+    let unnamed: Vec<String> = (0..COUNT)
+        .map(|at| format!(r#"{{"digest":"{at}"}}"#))
+        .collect();
+    merge(&mut many, &unnamed, Collision::Refuse)?;
+    assert_eq!(many.entries().count(), 2 * COUNT);
+
+    let mut platforms = draft("b=1");
+    let of_one = entries("1")
+        .iter()
+        .map(|text| named(text, "a"))
+        .collect::<Result<Vec<_>, _>>();
+    merge(
+        &mut platforms,
+        &of_one.expect("they are entries"),
+        Collision::Refuse,
+    )?;
+    assert_eq!(resolve(&platforms, "a")?.len(), COUNT);
+    rename(&mut platforms, "a", &name("b"), Collision::Replace)?;
+    assert_eq!(remove(&mut platforms, "b")?.len(), COUNT);
+    assert!(start.elapsed() < std::time::Duration::from_secs(60));
+    Ok(())
 }
