@@ -37,6 +37,14 @@ use super::refs::Refusal;
 /// How long views are remembered: longer than the copy of a large image takes.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
+/// The most steps that are remembered: 27 a second, all the time. Judging a foreign index
+/// goes through all of them.
+const MAX_STEPS: usize = 1 << 14;
+
+/// The most bytes of entries that are remembered, but for those of the last step: the views
+/// of a large index may have little in common.
+const MAX_WEIGHT: u64 = 64 << 20;
+
 /// Who made a view of the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Author {
@@ -63,6 +71,8 @@ pub enum Manner {
 pub struct History {
     newest: EntrySet,
     steps: VecDeque<Step>,
+    /// What the steps weigh together.
+    weight: u64,
 }
 
 #[derive(Debug)]
@@ -70,6 +80,8 @@ struct Step {
     at: Instant,
     delta: Delta,
     author: Author,
+    /// How many bytes it takes.
+    weight: u64,
 }
 
 /// What a foreign index is.
@@ -115,6 +127,7 @@ impl History {
         Self {
             newest,
             steps: VecDeque::new(),
+            weight: 0,
         }
     }
 
@@ -130,26 +143,36 @@ impl History {
         &self.newest
     }
 
-    /// Adds the next view, and forgets what was long before.
+    /// Adds the next view, as [`Self::advance`] does.
     pub fn record(&mut self, view: &EntrySet, author: Author, now: Instant) {
         self.advance(Delta::between(&self.newest, view), author, now);
     }
 
-    /// Adds a step to the next view.
+    /// Adds a step to the next view, and forgets those that are old or too many.
     pub fn advance(&mut self, delta: Delta, author: Author, now: Instant) {
-        let is_old = |step: &Step| now.saturating_duration_since(step.at) > REMEMBERED;
-        while self.steps.front().is_some_and(is_old) {
+        if !delta.is_empty() {
+            self.newest.advance(&delta);
+            let weight = delta.weight();
+            self.weight += weight;
+            self.steps.push_back(Step {
+                at: now,
+                delta,
+                author,
+                weight,
+            });
+        }
+        while let Some(first) = self.steps.front()
+            && self.is_forgotten(first, now)
+        {
+            self.weight -= first.weight;
             self.steps.pop_front();
         }
-        if delta.is_empty() {
-            return;
-        }
-        self.newest.advance(&delta);
-        self.steps.push_back(Step {
-            at: now,
-            delta,
-            author,
-        });
+    }
+
+    fn is_forgotten(&self, first: &Step, now: Instant) -> bool {
+        let is_old = now.saturating_duration_since(first.at) > REMEMBERED;
+        let is_heavy = self.weight > MAX_WEIGHT && self.steps.len() > 1;
+        is_old || is_heavy || self.steps.len() > MAX_STEPS
     }
 
     /// What `foreign` is, an index that was written by somebody else after the newest view.

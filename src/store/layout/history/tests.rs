@@ -265,3 +265,34 @@ proptest! {
         prop_assert!(ours.is_subset(last), "{ours:?} in {last:?}");
     }
 }
+
+/// Steps that each add a name, and may be as heavy as that; the first name that is still
+/// remembered.
+fn remembered(steps: usize, padding: usize) -> Result<usize, Box<dyn std::error::Error>> {
+    let mut history = History::new(set(""));
+    let now = Instant::now();
+    for number in 0..steps {
+        let before = draft("");
+        let mut after = before.clone();
+        let padding = "x".repeat(padding);
+        after.push(&format!(
+            r#"{{"annotations":{{"org.opencontainers.image.ref.name":"{number}"}},"x":"{padding}"}}"#
+        ))?;
+        history.advance(Delta::of_drafts(&before, &after), Author::Ours, now);
+    }
+    let weight: u64 = history.steps.iter().map(|step| step.delta.weight()).sum();
+    assert_eq!(weight, history.weight, "what is forgotten is not counted");
+    assert_eq!(history.newest().len(), steps, "the newest view is whole");
+    Ok(steps - history.steps.len())
+}
+
+#[test]
+fn what_is_remembered_is_bounded() -> Result<(), Box<dyn std::error::Error>> {
+    assert_eq!(remembered(100, 10)?, 0, "few");
+    assert_eq!(remembered(MAX_STEPS + 5, 10)?, 5, "too many");
+    let half = usize::try_from(MAX_WEIGHT / 2)?;
+    // As written, and in the form that is compared.
+    assert_eq!(remembered(5, half / 2 - 1000)?, 3, "too heavy");
+    assert_eq!(remembered(2, half)?, 1, "the last one alone");
+    Ok(())
+}

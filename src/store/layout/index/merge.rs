@@ -10,6 +10,9 @@ use super::draft::Draft;
 use crate::oci::index::Entry;
 use crate::oci::{self, json};
 
+/// How many bytes an entry takes beside its texts, about.
+const ENTRY_WEIGHT: usize = 200;
+
 /// The entries of an index, without their order: what an entry says, under a key that is
 /// the same however it is written.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +74,16 @@ impl EntrySet {
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// How many bytes of memory they take, about.
+    fn weight(&self) -> u64 {
+        let weights = self.0.iter().map(|(key, entry)| {
+            let names = [&entry.name, &entry.digest].into_iter().flatten();
+            let names: usize = names.map(String::len).sum();
+            key.len() + entry.text.len() + names + ENTRY_WEIGHT
+        });
+        weights.sum::<usize>() as u64
     }
 
     /// The names that entries have.
@@ -155,9 +168,11 @@ impl Delta {
             EntrySet(new.map(keyed).collect())
         };
         let (added, removed) = (set(after, before), set(before, after));
-        let is_left = |entry: &EntryText| after.texts().any(|text| text == entry.text);
         let mut gone = removed.without(&added);
-        gone.0.retain(|_, entry| !is_left(entry));
+        if !gone.is_empty() {
+            let left: HashSet<&str> = after.texts().collect();
+            gone.0.retain(|_, entry| !left.contains(&*entry.text));
+        }
         Self {
             added: added.without(&removed),
             removed: gone,
@@ -168,6 +183,12 @@ impl Delta {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty()
+    }
+
+    /// How many bytes of memory it takes, about.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.added.weight() + self.removed.weight()
     }
 
     /// Makes this change to `theirs`, another version that began as `base`. Where they
