@@ -15,7 +15,8 @@ const EMPTY_INDEX: &str = concat!(
 /// Makes an empty layout in the directory `path`, which and whose parents are made where
 /// they are missing. A directory that exists and is not empty is left as it is.
 ///
-/// The `oci-layout` file comes last, so that a layout which was cut short is none.
+/// The `oci-layout` file comes last, when all else is durable, so that a layout which was
+/// cut short is none.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -36,17 +37,46 @@ pub fn init(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io("list", path)(error)),
     }
+    let above = missing_above(path);
     let blobs = path.join("blobs/sha256");
     DirBuilder::new()
         .recursive(true)
         .create(&blobs)
         .map_err(io("create", &blobs))?;
-    let version = format!("{{\"imageLayoutVersion\":\"{VERSION}\"}}");
-    for (name, text) in [("index.json", EMPTY_INDEX), ("oci-layout", &version)] {
+    let create = |name: &str, text: &str| {
         let file = path.join(name);
-        write_new(&file, text).map_err(io("create", &file))?;
+        write_new(&file, text).map_err(io("create", &file))
+    };
+    create("index.json", EMPTY_INDEX)?;
+    for directory in [&path.join("blobs"), path].into_iter().chain(above) {
+        sync(directory).map_err(io("sync", directory))?;
     }
-    Ok(())
+    let version = format!("{{\"imageLayoutVersion\":\"{VERSION}\"}}");
+    create("oci-layout", &version)?;
+    sync(path).map_err(io("sync", path))
+}
+
+/// The directories above `path` in which a name is new when it is made: its parent at any
+/// rate, since whoever made `path` may not have seen to it.
+fn missing_above(path: &Path) -> Vec<&Path> {
+    let mut above = Vec::new();
+    for directory in path.ancestors().skip(1) {
+        let is_here = directory.as_os_str().is_empty();
+        let directory = if is_here { Path::new(".") } else { directory };
+        above.push(directory);
+        if directory.exists() {
+            break;
+        }
+    }
+    above
+}
+
+/// Makes the names in a directory durable, where its file system has to be told.
+fn sync(directory: &Path) -> io::Result<()> {
+    match fs::File::open(directory)?.sync_all() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        other => other,
+    }
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! One more name for an image, and one fewer.
 
-use std::collections::BTreeSet;
-use std::io;
+use std::collections::{BTreeSet, HashSet};
 
 use super::Committer;
 use super::index::draft::Draft;
@@ -139,9 +138,9 @@ impl LayoutWriter {
         if !document_type.is_index() || Limit::DocumentSize.check(descriptor.size).is_err() {
             return None;
         }
-        let blob = self.hold(&descriptor.digest, descriptor.size);
-        let read = |blob: StoredBlob| self.read_document(&blob);
-        let bytes = blob.ok().and_then(|blob| read(blob).ok())?;
+        // Looking for something waits for no index that is just being written.
+        let blob = self.try_hold(&descriptor.digest, descriptor.size).ok()?;
+        let bytes = disk::read_all(blob.file(), Limit::DocumentSize.value()).ok()?;
         Document::parse(&bytes, document_type).ok()?;
         let text = String::from_utf8(bytes).ok()?;
         let members = raw::members(&text)?;
@@ -149,11 +148,6 @@ impl LayoutWriter {
         let list = &text[list];
         let elements = raw::elements(list)?.into_iter();
         Some(elements.map(|range| list[range].to_owned()).collect())
-    }
-
-    fn read_document(&self, blob: &StoredBlob) -> io::Result<Vec<u8>> {
-        let file = self.disk.open(&super::blobs::path(blob.digest()))?;
-        disk::read_all(&*file, Limit::DocumentSize.value())
     }
 }
 
@@ -198,7 +192,9 @@ impl Wanted<'_> {
             }
             other => other?,
         };
-        if !texts.iter().all(|text| is_held(text, &self.blobs)) {
+        let held: HashSet<&Digest> = self.blobs.iter().map(StoredBlob::digest).collect();
+        let is_held = |text: &String| descriptor(text).is_some_and(|d| held.contains(&d.digest));
+        if !texts.iter().all(is_held) {
             let name = self.existing.to_owned();
             return Err(Refusal::Moved { name });
         }
@@ -240,11 +236,4 @@ fn texts_of(draft: &Draft, name: &str) -> Result<Vec<String>, Refusal> {
 fn descriptor(text: &str) -> Option<Descriptor> {
     let value = json::parse(text.as_bytes()).ok()?;
     Descriptor::from_json(&value).ok()
-}
-
-fn is_held(text: &str, blobs: &[StoredBlob]) -> bool {
-    descriptor(text).is_some_and(|descriptor| {
-        let is_it = |blob: &StoredBlob| *blob.digest() == descriptor.digest;
-        blobs.iter().any(is_it)
-    })
 }

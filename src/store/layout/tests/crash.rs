@@ -66,6 +66,24 @@ const CASES: &[Case] = &[
         after: &[("old", OLD), ("new", NEW)],
     },
     Case {
+        name: "a ref to a new blob, in directories that are not yet on the disk",
+        prepare: with_unsynced_directories,
+        operation: |writer| set(writer, "new", NEW),
+        after: &[("new", NEW)],
+    },
+    Case {
+        name: "a ref to a held blob, in directories that are not yet on the disk",
+        prepare: |disk| {
+            with_unsynced_directories(disk)?;
+            disk.put(&blob_path(NEW), NEW)
+        },
+        operation: |writer| {
+            let blob = writer.hold(&Digest::of(NEW), NEW.len() as u64)?;
+            publish(writer, "new", &blob)
+        },
+        after: &[("new", NEW)],
+    },
+    Case {
         name: "a ref to a blob that was damaged",
         prepare: |disk| {
             with_old(disk)?;
@@ -116,6 +134,14 @@ fn with_old(disk: &SimulatedDisk) -> std::io::Result<()> {
 fn with_unsynced(disk: &SimulatedDisk) -> std::io::Result<()> {
     with_old(disk)?;
     disk.put(&blob_path(NEW), NEW)
+}
+
+/// An empty layout, and another program was killed when it had just made its directories.
+fn with_unsynced_directories(disk: &SimulatedDisk) -> std::io::Result<()> {
+    disk.put("index.json", EMPTY)?;
+    disk.settle();
+    disk.make_directory("blobs")?;
+    disk.make_directory("blobs/sha256")
 }
 
 fn refs_entry(name: &str, bytes: &[u8]) -> String {

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use super::*;
 use crate::oci::{Descriptor, MediaType, RefName};
@@ -12,7 +14,7 @@ use crate::store::disk::{Disk, DiskFile};
 use crate::store::layout::index::draft::Draft;
 use crate::store::layout::index::update::{Basis, Updated};
 use crate::store::layout::refs::{self, Collision, Refusal};
-use crate::store::layout::writer::Error as WriteError;
+use crate::store::layout::writer::{Error as WriteError, StoredBlob};
 
 fn writer(dir: &TempDir) -> Result<LayoutWriter, WriteError> {
     LayoutWriter::open(&open(dir)?, Arc::new(Verdicts::new(None)))
@@ -135,6 +137,38 @@ fn what_exists_is_not_taken_for_proof() -> TestResult {
     }
     assert_eq!(fs::read(&elsewhere)?, CONTENT);
     assert_eq!(fs::read_dir(dir.path().join(".ocifs/tmp"))?.count(), 0);
+    Ok(())
+}
+
+/// What changes again and again while it is hashed is not waited for.
+#[test]
+fn what_somebody_else_writes_all_the_time_is_replaced() -> TestResult {
+    let (dir, _) = layout()?;
+    let bytes = vec![7; 16 << 20];
+    let path = blob_path(dir.path(), &Digest::of(&bytes));
+    fs::write(&path, &bytes)?;
+    let (changes, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let file = File::options().write(true).open(&path)?;
+    let change = || {
+        while !is_over.load(Ordering::Relaxed) {
+            let second = Duration::from_secs(changes.fetch_add(1, Ordering::Relaxed));
+            if file.set_modified(SystemTime::UNIX_EPOCH + second).is_err() {
+                break;
+            }
+        }
+    };
+    let stored = std::thread::scope(|scope| {
+        scope.spawn(change);
+        while changes.load(Ordering::Relaxed) < 2 {
+            std::thread::yield_now();
+        }
+        let stored = writer(&dir).and_then(|writer| writer.store(&bytes));
+        is_over.store(true, Ordering::Relaxed);
+        stored
+    });
+    assert_eq!(stored?.digest(), &Digest::of(&bytes));
+    assert_ne!(file.metadata()?.ino(), fs::metadata(&path)?.ino());
+    assert_eq!(fs::read(&path)?, bytes);
     Ok(())
 }
 
@@ -301,12 +335,19 @@ fn a_writer_that_failed_once_stays_dead() -> TestResult {
         assert!(is_eio(blob.sync()), "the failure itself, step {step}");
         assert!(is_eio(blob.sync()), "sync");
         assert!(is_eio(blob.write_all(b"y")), "write");
+        let is_dead = |result: &Result<StoredBlob, WriteError>| {
+            matches!(result, Err(WriteError::Io { source, .. })
+                if source.raw_os_error() == Some(libc::EIO))
+        };
         let result = blob.commit();
-        assert!(
-            matches!(&result, Err(WriteError::Io { source, .. })
-                if source.raw_os_error() == Some(libc::EIO)),
-            "{result:?}"
-        );
+        assert!(is_dead(&result), "{result:?}");
+        disk.expect(Trouble::Failure(step, libc::EIO));
+        let mut blob = writer.blob()?;
+        blob.write_all(b"x")?;
+        assert!(is_eio(blob.sync()), "once more, step {step}");
+        // What is lost says nothing of the size.
+        let result = blob.commit_as(&descriptor(&Digest::of(b"xy"), 2));
+        assert!(is_dead(&result), "{result:?}");
         assert_eq!(
             disk.list("blobs/sha256")?,
             ["other"],
@@ -331,5 +372,32 @@ fn a_directory_that_moves_is_followed() -> TestResult {
     add(&writer, "a")?;
     assert_eq!(fs::read_dir(other.path())?.count(), 0);
     assert_eq!(names(&layout.read_index()?), ["a"]);
+    Ok(())
+}
+
+/// Looking for a digest waits for no index that is damaged, nor for one after the other.
+#[test]
+fn a_digest_is_looked_for_in_indexes_that_can_be_read() -> TestResult {
+    const COUNT: u8 = 20;
+    let (dir, digest) = layout()?;
+    let entry = |digest: &Digest, size: usize| {
+        let index = "application/vnd.oci.image.index.v1+json";
+        format!(r#"{{"mediaType":"{index}","digest":"{digest}","size":{size}}}"#)
+    };
+    let nested = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, self::entry());
+    let writer = writer(&dir)?;
+    let stored = writer.store(nested.as_bytes())?;
+    let mut entries: Vec<String> = (0..COUNT).map(|at| entry(&Digest::of(&[at]), 1)).collect();
+    for at in 0..COUNT {
+        fs::write(blob_path(dir.path(), &Digest::of(&[at])), "x")?;
+    }
+    entries.push(entry(stored.digest(), nested.len()));
+    writer.update(&Basis::default(), |draft| {
+        refs::merge(draft, &entries, Collision::Refuse)
+    })?;
+    let start = Instant::now();
+    let tagged = writer.tag(digest.as_str(), &name("new"), Collision::Refuse)?;
+    assert_eq!(tagged.digests, [digest.as_str()]);
+    assert!(start.elapsed() < TORN_PATIENCE * u32::from(COUNT) / 2);
     Ok(())
 }

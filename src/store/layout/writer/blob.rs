@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 pub use sealed::SealedBlob;
 
-use super::{Error, LayoutWriter, Temporary, temporary};
+use super::{Error, LayoutWriter, Temporary};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use crate::store::disk::DiskFile;
 use crate::store::verify::Verdict;
@@ -50,7 +50,7 @@ impl StoredBlob {
         self.size
     }
 
-    pub(super) fn file(&self) -> &dyn DiskFile {
+    pub(in crate::store::layout) fn file(&self) -> &dyn DiskFile {
         &*self.file
     }
 }
@@ -133,6 +133,8 @@ impl BlobWriter {
     /// [`Error::SizeMismatch`], [`Error::DigestMismatch`], [`Error::Algorithm`]; nothing
     /// is published then.
     pub fn commit_as(mut self, descriptor: &Descriptor) -> Result<StoredBlob, Error> {
+        self.check_alive()
+            .map_err(|source| self.writer.write_error(source))?;
         let expected = &descriptor.digest;
         if self.size() != descriptor.size {
             return Err(Error::SizeMismatch {
@@ -160,7 +162,7 @@ impl BlobWriter {
     /// Writes what is left and gives the digest of all.
     fn finish(&mut self) -> Result<Digest, Error> {
         let flushed = self.flush_buffer();
-        flushed.map_err(|source| self.writer.io("write", temporary::DIRECTORY, source))?;
+        flushed.map_err(|source| self.writer.write_error(source))?;
         let hashing = std::mem::replace(&mut self.hashing, Hashing::Here(Hasher::sha256()));
         Ok(hashing.finish())
     }

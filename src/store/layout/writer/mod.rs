@@ -20,10 +20,13 @@
 mod blob;
 mod temporary;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 pub use blob::{BlobWriter, SealedBlob, StoredBlob};
 pub(super) use temporary::Temporary;
@@ -127,6 +130,8 @@ pub struct LayoutWriter {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
     verdicts: Arc<Verdicts>,
+    /// The directories whose names are durable, and which files they are: device and inode.
+    settled: Arc<Mutex<HashMap<String, (u64, u64)>>>,
 }
 
 impl LayoutWriter {
@@ -146,6 +151,7 @@ impl LayoutWriter {
             disk,
             path: path.to_owned(),
             verdicts,
+            settled: Arc::default(),
         }
     }
 
@@ -224,7 +230,8 @@ impl LayoutWriter {
         }
     }
 
-    fn try_hold(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+    /// As [`Self::hold`], without waiting for what is not right.
+    pub(super) fn try_hold(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
         let path = super::blobs::path(digest);
         let missing = || super::Error::BlobMissing {
             digest: digest.clone(),
@@ -265,7 +272,32 @@ impl LayoutWriter {
     /// Makes a file that somebody else wrote durable, content and name.
     pub(super) fn settle(&self, file: &dyn DiskFile, path: &str) -> io::Result<()> {
         file.sync()?;
-        self.disk.sync_directory(disk::parent(path))
+        self.disk.sync_directory(disk::parent(path))?;
+        self.settle_directory(disk::parent(path))
+    }
+
+    /// Makes the directory `path` and those above it where they are missing, and all of them
+    /// durable: who made those that are there may have been killed before.
+    pub(super) fn make_directories(&self, path: &str) -> io::Result<()> {
+        disk::make_directories(&*self.disk, path)?;
+        self.settle_directory(path)
+    }
+
+    /// Makes the names of the directory `path` and of those above it durable, once.
+    fn settle_directory(&self, path: &str) -> io::Result<()> {
+        if path == "." {
+            return Ok(());
+        }
+        let status = self.disk.status(path)?.identity;
+        let identity = (status.device, status.inode);
+        if self.settled.lock().get(path) == Some(&identity) {
+            return Ok(());
+        }
+        let parent = disk::parent(path);
+        self.disk.sync_directory(parent)?;
+        self.settle_directory(parent)?;
+        self.settled.lock().insert(path.to_owned(), identity);
+        Ok(())
     }
 
     /// Which file `oci-layout` is, in which state.
@@ -292,7 +324,8 @@ impl LayoutWriter {
             Err(error) => return Err(self.io("stat", &path, error)),
         }
         log::warn!("{path} was removed before the index named it, and is put back");
-        let restored = disk::make_directories(&*self.disk, disk::parent(&path))
+        let restored = self
+            .make_directories(disk::parent(&path))
             .and_then(|()| self.restore(blob, &path));
         restored.map_err(|source| self.io("restore", &path, source))
     }
@@ -334,7 +367,11 @@ impl LayoutWriter {
             .map_err(|source| self.io("stat", path, source))?;
         let sound = status.is_file
             && status.identity.size == size
-            && self.verdict(&*file, digest)? == Verdict::Sound;
+            && match self.verdict(&*file, digest) {
+                // Somebody is writing it, and may never come to an end.
+                Err(Error::Blob(verify::Error::Changed { .. })) => false,
+                verdict => verdict? == Verdict::Sound,
+            };
         if !sound {
             log::warn!("{path} is damaged and is replaced");
         }

@@ -111,7 +111,8 @@ pub(super) fn publish(
 ) -> Result<StoredBlob, Error> {
     let path = blobs::path(&digest);
     let directory = disk::parent(&path);
-    disk::make_directories(&*writer.disk, directory)
+    writer
+        .make_directories(directory)
         .map_err(|source| writer.io("create", directory, source))?;
     if let Some(existing) = writer.find_sound(&digest, size, &path)? {
         writer
