@@ -303,7 +303,8 @@ impl Shared {
         self.tocs.lock().insert(key, Arc::clone(toc), weight);
     }
 
-    /// Whether the tree of `toc` is in memory, now that it was read if it is kept.
+    /// Whether the tree of `toc` is in memory, or why there is none, now that it was read if
+    /// it is kept.
     fn has_tree(&self, toc: &Arc<Toc>) -> bool {
         if toc.tree().is_some() {
             return true;
@@ -312,7 +313,7 @@ impl Shared {
         let Some(tree) = kept.and_then(|kept| kept.load_tree(toc.digest())) else {
             return false;
         };
-        toc.set_tree(Ok(Arc::new(tree)));
+        toc.set_tree(tree);
         self.remember(toc);
         true
     }

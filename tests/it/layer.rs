@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocifs::layer::toc::cache::NotKept;
-use ocifs::layer::tree::{Kind, NodeId};
+use ocifs::layer::tree::{self, Kind, NodeId};
 use ocifs::layer::{Error, ErrorClass, Layer, Layers, LayersOptions, Limits};
 use ocifs::oci::Digest;
 use ocifs::store::{Blob, CacheDir, Verdicts, verify};
@@ -654,7 +654,7 @@ fn what_is_no_tar_is_readable_and_has_no_tree() -> TestResult {
     let place = Place::new()?;
     let bytes = layer_like(100_000, 3);
     let digest = place.put(&gzip(&gzip(&bytes, 6), 6))?;
-    for _ in 0..2 {
+    for is_known in [false, true] {
         let layers = place.layers()?;
         let layer = place.open(&layers, &digest)??;
         assert_eq!(all(&layer)?, gzip(&bytes, 6), "C13");
@@ -663,6 +663,9 @@ fn what_is_no_tar_is_readable_and_has_no_tree() -> TestResult {
             (error.code(), error.class()),
             ("TAR_CHECKSUM", ErrorClass::Malformed)
         );
+        let found = layer.toc().tree();
+        let from_cache = matches!(found, Some(Err(tree::Error::Known { .. })));
+        assert_eq!(from_cache, is_known, "{found:?}");
         layers.wait_idle();
     }
     Ok(())

@@ -11,8 +11,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use crate::layer::toc::{Toc, file};
-use crate::layer::tree::Tree;
+use crate::layer::toc::{Toc, TreeOutcome, file};
 use crate::oci::Digest;
 use crate::store::cache_dir::{self, Entry, mark_used};
 use crate::store::source::FileSource;
@@ -156,11 +155,12 @@ impl TocCache {
         Some(toc)
     }
 
-    /// The tree of a layer, if a sound file with it is there.
+    /// The tree of a layer, or why its bytes make none, if a sound file with that is there.
     #[must_use]
-    pub fn load_tree(&self, digest: &Digest) -> Option<Tree> {
+    pub fn load_tree(&self, digest: &Digest) -> Option<TreeOutcome> {
         let file = self.open_file(digest)?;
-        believed(digest, file::decode_tree(&file, digest))?
+        let outcome = believed(digest, file::decode_tree(&file, digest))??;
+        Some(outcome.map(Arc::new))
     }
 
     fn open_file(&self, digest: &Digest) -> Option<FileSource> {

@@ -12,11 +12,12 @@ use crate::stream::span::{self, Span};
 use crate::stream::{
     BlobOffset, Checkpoints, Compression, Heap, HeapRange, SpanId, SpanTable, TarOffset,
 };
+use crate::tar::ErrorClass;
 
 const MAGIC: &[u8; 8] = b"ocifstoc";
 
 /// Another number makes all older files unread.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// More sections than this are no file of ours.
 const MAX_SECTIONS: u32 = 64;
@@ -31,9 +32,14 @@ const CHECKPOINTS: u32 = 3;
 const HEAP: u32 = 4;
 /// The tables of the tree: names, nodes, heap. All three are there, or none.
 const TREE: [u32; 3] = [5, 6, 7];
+/// Why there is no tree.
+const FAILURE: u32 = 8;
 
 const SPAN_LEN: usize = 24;
 const CHECKPOINT_LEN: usize = 40;
+
+/// The longest text of a failure, in bytes; real ones have some hundred.
+const MAX_TEXT: usize = 1000;
 
 /// A heap of fewer bytes is read with the rest: it takes no time, and no open file.
 const LONG_HEAP: usize = 512 << 10;
@@ -98,9 +104,14 @@ pub fn encode(toc: &Toc, out: &mut dyn Write) -> io::Result<()> {
         (CHECKPOINTS, &list),
         (HEAP, &heap),
     ];
+    let failure = match toc.tree() {
+        Some(Err(error)) => failure(error),
+        Some(Ok(_)) | None => None,
+    };
     if let Some(Ok(tree)) = toc.tree() {
         sections.extend(TREE.into_iter().zip(tree.tables()));
     }
+    sections.extend(failure.as_deref().map(|failure| (FAILURE, failure)));
     out.write_all(&head(&sections))?;
     for (_, bytes) in sections {
         out.write_all(bytes)?;
@@ -136,10 +147,7 @@ fn head(sections: &[(u32, &[u8])]) -> Vec<u8> {
 fn summary(toc: &Toc) -> Vec<u8> {
     let mut bytes = Vec::new();
     for digest in [toc.digest(), &toc.diff_id().0] {
-        let text = digest.as_str();
-        let len = u16::try_from(text.len()).expect("a digest has 255 bytes at most");
-        bytes.extend_from_slice(&len.to_le_bytes());
-        bytes.extend_from_slice(text.as_bytes());
+        put_text(&mut bytes, digest.as_str());
     }
     bytes.extend_from_slice(&toc.blob_size().to_le_bytes());
     bytes.extend_from_slice(&toc.size().to_le_bytes());
@@ -149,6 +157,30 @@ fn summary(toc: &Toc) -> Vec<u8> {
         Compression::Zstd => 2,
     });
     bytes
+}
+
+/// Why there is no tree, unless another reader may accept more.
+fn failure(error: &tree::Error) -> Option<Vec<u8>> {
+    let class = match error.class() {
+        ErrorClass::Malformed => 0,
+        ErrorClass::Unsupported => 1,
+        ErrorClass::Limit => return None,
+    };
+    let text = error.to_string();
+    let mut ends = (0..=MAX_TEXT).rev();
+    let text = &text[..ends.find(|end| text.is_char_boundary(*end))?];
+    // What could not be read again is not written.
+    tree::Error::known(error.code(), error.class(), text)?;
+    let mut bytes = vec![class];
+    put_text(&mut bytes, error.code());
+    put_text(&mut bytes, text);
+    Some(bytes)
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    let len = u16::try_from(text.len()).expect("texts have 1000 bytes at most");
+    bytes.extend_from_slice(&len.to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
 }
 
 fn span_record(span: &Span) -> [u8; SPAN_LEN] {
@@ -221,19 +253,43 @@ fn toc(sections: &Sections<'_>, digest: &Digest, heap: Heap) -> Result<Toc, Faul
     Ok(Toc::new(digest.clone(), summary.blob_size, diff_id, table))
 }
 
-/// Reads the tree of the blob `digest` from the file of its Toc; `None` if the layer has
-/// none.
+/// Reads the tree of the blob `digest` from the file of its Toc, or why its bytes make
+/// none; `None` if neither is there.
 ///
 /// # Errors
 /// A [`Fault`] for anything that is not exactly as [`encode`] wrote it.
-pub fn decode_tree(file: &dyn ReadAt, digest: &Digest) -> Result<Option<Tree>, Fault> {
+pub fn decode_tree(
+    file: &dyn ReadAt,
+    digest: &Digest,
+) -> Result<Option<Result<Tree, tree::Error>>, Fault> {
     let sections = Sections::read(file)?;
     Summary::read(&sections, digest)?;
-    if !TREE.iter().any(|kind| sections.has(*kind)) {
-        return Ok(None);
+    let has_tree = TREE.iter().any(|kind| sections.has(*kind));
+    match (has_tree, sections.has(FAILURE)) {
+        (false, false) => Ok(None),
+        (false, true) => read_failure(&sections.get(FAILURE)?).map(|error| Some(Err(error))),
+        (true, true) => Err(Fault::Field { field: "tree" }),
+        (true, false) => {
+            let [names, nodes, heap] = TREE.map(|kind| sections.get(kind));
+            Ok(Some(Ok(Tree::from_tables(names?, nodes?, heap?)?)))
+        }
     }
-    let [names, nodes, heap] = TREE.map(|kind| sections.get(kind));
-    Ok(Some(Tree::from_tables(names?, nodes?, heap?)?))
+}
+
+fn read_failure(bytes: &[u8]) -> Result<tree::Error, Fault> {
+    let fault = || Fault::Field { field: "failure" };
+    let mut fields = Fields(bytes);
+    let class = match fields.take()? {
+        [0] => ErrorClass::Malformed,
+        [1] => ErrorClass::Unsupported,
+        _ => return Err(fault()),
+    };
+    let (code, text) = (fields.text("failure")?, fields.text("failure")?);
+    fields.end("failure")?;
+    if text.len() > MAX_TEXT {
+        return Err(fault());
+    }
+    tree::Error::known(code, class, text).ok_or_else(fault)
 }
 
 /// The section of what is known of the blob as a whole.
@@ -426,7 +482,7 @@ fn read(file: &dyn ReadAt, offset: u64, len: usize) -> Result<Vec<u8>, Fault> {
 /// Fields of fixed width, one after the other.
 struct Fields<'a>(&'a [u8]);
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let (field, rest) = self.0.split_first_chunk().ok_or(Fault::Length)?;
         self.0 = rest;
@@ -434,12 +490,15 @@ impl Fields<'_> {
     }
 
     fn digest(&mut self) -> Result<Digest, Fault> {
-        let fault = Fault::Field { field: "digest" };
+        let text = self.text("digest")?;
+        text.parse().map_err(|_| Fault::Field { field: "digest" })
+    }
+
+    fn text(&mut self, field: &'static str) -> Result<&'a str, Fault> {
         let len = usize::from(u16::from_le_bytes(self.take()?));
         let (text, rest) = self.0.split_at_checked(len).ok_or(Fault::Length)?;
         self.0 = rest;
-        let text = std::str::from_utf8(text).map_err(|_| fault.clone())?;
-        text.parse().map_err(|_| fault)
+        std::str::from_utf8(text).map_err(|_| Fault::Field { field })
     }
 
     fn end(&self, field: &'static str) -> Result<(), Fault> {
@@ -453,7 +512,7 @@ impl Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tar::{Entry, Kind, Limits};
+    use crate::tar::{self, Entry, Kind, Limits};
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -537,8 +596,8 @@ mod tests {
                 "{compression:?}"
             );
             assert_eq!(
-                decode_tree(&bytes, &digest)?.as_ref(),
-                Some(&*tree()?),
+                decode_tree(&bytes, &digest)?.map(|tree| tree.map(Arc::new)),
+                Some(Ok(tree()?)),
                 "{compression:?}"
             );
         }
@@ -552,6 +611,62 @@ mod tests {
         let digest = Digest::of(b"blob");
         assert_eq!(decode(&bytes, &digest)?, toc(Compression::Gzip)?);
         assert_eq!(decode_tree(&bytes, &digest), Ok(None));
+        Ok(())
+    }
+
+    #[test]
+    fn why_there_is_no_tree_is_kept_unless_others_may_accept_more() -> TestResult {
+        let long = "\u{e9}".repeat(MAX_TEXT);
+        let known = |code, text: &str| tree::Error::Known {
+            code,
+            class: ErrorClass::Unsupported,
+            text: text.into(),
+        };
+        let limit = tree::Error::Limit {
+            header_offset: 0,
+            what: "files",
+            max: 1,
+        };
+        let checksum = tree::Error::Tar(tar::Error::Checksum { header_offset: 512 });
+        let read_again = tree::Error::Known {
+            code: "TAR_CHECKSUM",
+            class: ErrorClass::Malformed,
+            text: checksum.to_string().into(),
+        };
+        let rows = [
+            ("from a pass", checksum, Some(read_again)),
+            (
+                "again",
+                known("TAR_TYPE", "x"),
+                Some(known("TAR_TYPE", "x")),
+            ),
+            (
+                "cut",
+                known("TAR_TYPE", &long),
+                Some(known("TAR_TYPE", &long[..MAX_TEXT])),
+            ),
+            ("a limit", limit, None),
+            ("no name of ours", known("OTHER", "x"), None),
+        ];
+        let digest = Digest::of(b"blob");
+        for (name, error, expected) in rows {
+            let toc = toc(Compression::Gzip)?;
+            toc.set_tree(Err(error));
+            let mut bytes = Vec::new();
+            encode(&toc, &mut bytes)?;
+            assert_eq!(decode_tree(&bytes, &digest)?, expected.map(Err), "{name}");
+        }
+        let rows: [(&str, &[u8]); 6] = [
+            ("no class", b""),
+            ("no such class", b"\x02\x08\0TAR_TYPE\0\0"),
+            ("no such name", b"\0\x08\0TAR_TYPO\0\0"),
+            ("no text", b"\0\x08\0TAR_TYPE"),
+            ("text that is none", b"\0\x08\0TAR_TYPE\x01\0\xff"),
+            ("more", b"\0\x08\0TAR_TYPE\0\0\0"),
+        ];
+        for (name, bytes) in rows {
+            assert!(read_failure(bytes).is_err(), "{name}");
+        }
         Ok(())
     }
 

@@ -61,7 +61,8 @@ fn check_one(bytes: &[u8]) {
 fn read_all(bytes: &[u8], digest: &Digest) -> Option<Toc> {
     let file = bytes.to_vec();
     let toc = decode(&file, digest).ok()?;
-    if let Some(tree) = decode_tree(&file, digest).ok()? {
+    let outcome = decode_tree(&file, digest).ok()?;
+    if let Some(Ok(tree)) = &outcome {
         let mut todo = vec![NodeId::ROOT];
         while let Some(directory) = todo.pop() {
             for (name, id) in tree.list(directory) {
@@ -72,7 +73,9 @@ fn read_all(bytes: &[u8], digest: &Digest) -> Option<Toc> {
                 }
             }
         }
-        toc.set_tree(Ok(Arc::new(tree)));
+    }
+    if let Some(outcome) = outcome {
+        toc.set_tree(outcome.map(Arc::new));
     }
     Some(toc)
 }
