@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::layer::Layer;
 use crate::layer::error::Error;
-use crate::layer::queue::{PassStatus, Passed, Queue, Work};
+use crate::layer::queue::{PassStatus, Passed, Queue, Task, Work};
 use crate::layer::toc::Toc;
 use crate::layer::toc::builder::{self, Control};
 use crate::layer::toc::cache::{KeptToc, NotKept, TocCache};
@@ -166,7 +166,28 @@ impl Layers {
     pub fn request(&self, blob: &Arc<Blob>) {
         let is_known = self.shared.find_for(blob).is_some() || self.failure(blob).is_some();
         if !is_known {
-            self.queue.request(blob);
+            self.queue.request(blob, Task::Pass);
+        }
+    }
+
+    /// Returns once the stored bytes of a blob are known to be right; has them hashed, in
+    /// turn with the passes, if nobody has.
+    ///
+    /// # Errors
+    /// What is wrong with them; [`Error::ShutDown`] after [`Self::shut_down`].
+    pub fn verify(&self, blob: &Arc<Blob>) -> Result<(), Error> {
+        if let Some(verdict) = self.shared.verdict(blob) {
+            return verdict;
+        }
+        let hashed = self.queue.hash(blob);
+        // A pass may have failed for another reason.
+        self.shared.verdict(blob).unwrap_or(hashed)
+    }
+
+    /// Has the stored bytes of a blob hashed soon, if nobody has; does not wait.
+    pub fn request_verdict(&self, blob: &Arc<Blob>) {
+        if self.shared.verdict(blob).is_none() {
+            self.queue.request(blob, Task::Hash);
         }
     }
 
@@ -321,9 +342,14 @@ impl Shared {
     fn failure(&self, blob: &Blob) -> Option<Error> {
         let key = (blob.digest().clone(), *blob.identity());
         let known = self.failures.lock().get(&key).cloned();
-        known.or_else(|| match self.verdicts.find(blob)? {
-            Verdict::Sound => None,
-            Verdict::Damaged { actual } => Some(Error::DigestMismatch {
+        known.or_else(|| self.verdict(blob)?.err())
+    }
+
+    /// What is known of the stored bytes, without reading them.
+    fn verdict(&self, blob: &Blob) -> Option<Result<(), Error>> {
+        Some(match self.verdicts.find(blob)? {
+            Verdict::Sound => Ok(()),
+            Verdict::Damaged { actual } => Err(Error::DigestMismatch {
                 expected: blob.digest().clone(),
                 actual,
             }),
@@ -414,6 +440,11 @@ impl Work for Arc<Shared> {
             self.failures.lock().put(key, error.clone());
         }
         outcome
+    }
+
+    fn hash(&self, blob: &Blob, control: &Control<'_>) -> Result<(), Error> {
+        self.verdicts.verify(blob, control.progress)?;
+        Ok(())
     }
 
     fn improve(&self, blob: &Blob, toc: &Arc<Toc>, control: &Control<'_>) {

@@ -1,5 +1,6 @@
 //! The queue of work on layers: two at a time, what is asked for first goes first, one
-//! piece of work for all who ask for the same.
+//! piece of work for all who ask for the same. It is a pass over the layer, or, where the
+//! stored bytes are all that is needed, hashing them.
 //!
 //! Work runs on threads of its own, so that everybody who waits, also who asked first, can
 //! be told to stop waiting.
@@ -38,7 +39,7 @@ pub enum PassState {
     Improving,
 }
 
-/// How far a pass over a layer is.
+/// How far a pass over a layer is, or hashing it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassStatus {
     /// The layer's blob.
@@ -51,6 +52,15 @@ pub struct PassStatus {
     pub total: u64,
 }
 
+/// What is done with a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// The first pass, which hashes it as well.
+    Pass,
+    /// It is hashed.
+    Hash,
+}
+
 /// A pass that ended well.
 #[derive(Debug)]
 pub(super) struct Passed {
@@ -59,15 +69,21 @@ pub(super) struct Passed {
     pub(super) may_improve: bool,
 }
 
-/// What those who wait get.
+/// What those who wait for a pass get.
 pub(super) type Outcome = Result<Arc<Toc>, Error>;
+
+/// What came of a job; a Toc if it was a pass.
+type Done = Result<Option<Arc<Toc>>, Error>;
 
 /// What is done for each blob.
 pub(super) trait Work: Send + Sync {
     /// What others wait for.
     fn pass(&self, blob: &Blob, control: &Control<'_>) -> Result<Passed, Error>;
 
-    /// What is left to do after it.
+    /// Has a verdict on the blob, without a pass.
+    fn hash(&self, blob: &Blob, control: &Control<'_>) -> Result<(), Error>;
+
+    /// What is left to do after a pass.
     fn improve(&self, blob: &Blob, toc: &Arc<Toc>, control: &Control<'_>);
 }
 
@@ -75,11 +91,12 @@ pub(super) trait Work: Send + Sync {
 #[derive(Debug)]
 struct Job {
     blob: Arc<Blob>,
+    task: Task,
     is_running: AtomicBool,
     done: AtomicU64,
     /// How long was worked on it, in nanoseconds.
     spent: AtomicU64,
-    outcome: Mutex<Option<Outcome>>,
+    outcome: Mutex<Option<Done>>,
 }
 
 impl Job {
@@ -94,6 +111,11 @@ impl Job {
 
     fn is_for(&self, blob: &Blob) -> bool {
         self.blob.identity() == blob.identity() && self.blob.digest() == blob.digest()
+    }
+
+    /// Whether it will have done `task` as well.
+    fn does(&self, task: Task) -> bool {
+        self.task == task || task == Task::Hash
     }
 
     fn status(&self) -> PassStatus {
@@ -151,10 +173,17 @@ impl Queue {
         }
     }
 
-    /// Waits until the work for `blob` is done, and has it done if nobody has.
+    /// Waits until the pass over `blob` is made, and has it made if nobody has.
     pub(super) fn run(self: &Arc<Self>, blob: &Arc<Blob>) -> Outcome {
-        let job = self.enqueue(blob)?;
+        let job = self.enqueue(blob, Task::Pass)?;
         self.outcome(&job)
+    }
+
+    /// Waits until `blob` is hashed, or a pass over it has ended, which may have failed for
+    /// another reason than its digest.
+    pub(super) fn hash(self: &Arc<Self>, blob: &Arc<Blob>) -> Result<(), Error> {
+        let job = self.enqueue(blob, Task::Hash)?;
+        self.wait(&job).map(drop)
     }
 
     /// As [`Self::run`], and waits for what is left to do after it as well. Says how long
@@ -163,13 +192,19 @@ impl Queue {
         self: &Arc<Self>,
         blob: &Arc<Blob>,
     ) -> Result<(Arc<Toc>, Duration), Error> {
-        let job = self.enqueue(blob)?;
+        let job = self.enqueue(blob, Task::Pass)?;
         let toc = self.outcome(&job)?;
         self.wait_for(blob)?;
         Ok((toc, Duration::from_nanos(job.spent.load(Ordering::Relaxed))))
     }
 
     fn outcome(&self, job: &Job) -> Outcome {
+        let digest = || job.blob.digest().clone();
+        let toc = self.wait(job)?;
+        toc.ok_or_else(|| Error::BrokenOff { digest: digest() })
+    }
+
+    fn wait(&self, job: &Job) -> Done {
         let mut state = self.state.lock();
         loop {
             if let Some(outcome) = &*job.outcome.lock() {
@@ -182,14 +217,14 @@ impl Queue {
         }
     }
 
-    /// Has the work for `blob` done, and does not wait for it. It is not done if too much
+    /// Has `task` done with `blob`, and does not wait for it. It is not done if too much
     /// is waiting already: who needs it asks for it again.
-    pub(super) fn request(self: &Arc<Self>, blob: &Arc<Blob>) {
+    pub(super) fn request(self: &Arc<Self>, blob: &Arc<Blob>, task: Task) {
         if self.state.lock().waiting.len() >= REQUESTED {
             return;
         }
         // After the end of everything there is nothing to do.
-        let _ = self.enqueue(blob);
+        let _ = self.enqueue(blob, task);
     }
 
     /// What is under way, running first.
@@ -231,18 +266,20 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// The job for `blob`: the one there is, or a new one at the end of the queue.
-    fn enqueue(self: &Arc<Self>, blob: &Arc<Blob>) -> Result<Arc<Job>, Error> {
+    /// The job that does `task` with `blob`: the one there is, or a new one at the end of
+    /// the queue.
+    fn enqueue(self: &Arc<Self>, blob: &Arc<Blob>, task: Task) -> Result<Arc<Job>, Error> {
         let mut state = self.state.lock();
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::ShutDown);
         }
         let mut jobs = state.running.iter().chain(&state.waiting);
-        if let Some(job) = jobs.find(|job| job.is_for(blob)) {
+        if let Some(job) = jobs.find(|job| job.is_for(blob) && job.does(task)) {
             return Ok(Arc::clone(job));
         }
         let job = Arc::new(Job {
             blob: Arc::clone(blob),
+            task,
             is_running: AtomicBool::new(false),
             done: AtomicU64::new(0),
             spent: AtomicU64::new(0),
@@ -270,7 +307,7 @@ impl Queue {
     fn work(&self) {
         loop {
             match self.next() {
-                Next::Pass(job) => self.pass(&job),
+                Next::Job(job) => self.job(&job),
                 Next::Improve(job, toc) => self.improve(&job, &toc),
                 Next::Nothing => return,
             }
@@ -291,9 +328,13 @@ impl Queue {
         }
     }
 
-    fn pass(&self, job: &Arc<Job>) {
-        let pass = || self.work.pass(&job.blob, &self.control(job));
-        let outcome = Self::guarded(|| job.timed(pass));
+    fn job(&self, job: &Arc<Job>) {
+        let (blob, control) = (&job.blob, self.control(job));
+        let work = || match job.task {
+            Task::Pass => self.work.pass(blob, &control).map(Some),
+            Task::Hash => self.work.hash(blob, &control).map(|()| None),
+        };
+        let outcome = Self::guarded(|| job.timed(work));
         let outcome = outcome.unwrap_or_else(|| {
             Err(Error::BrokenOff {
                 digest: job.blob.digest().clone(),
@@ -302,11 +343,12 @@ impl Queue {
         let mut state = self.state.lock();
         state.running.retain(|running| !Arc::ptr_eq(running, job));
         let outcome = outcome.map(|passed| {
+            let passed = passed?;
             if passed.may_improve {
                 let toc = Arc::clone(&passed.toc);
                 state.later.push_back((Arc::clone(job), toc));
             }
-            passed.toc
+            Some(passed.toc)
         });
         *job.outcome.lock() = Some(outcome);
         self.changed.notify_all();
@@ -328,7 +370,7 @@ impl Queue {
             if let Some(job) = state.waiting.pop_front() {
                 job.is_running.store(true, Ordering::Relaxed);
                 state.running.push(Arc::clone(&job));
-                return Next::Pass(job);
+                return Next::Job(job);
             }
             if let Some((job, toc)) = state.later.pop_front() {
                 state.running.push(Arc::clone(&job));
@@ -343,7 +385,7 @@ impl Queue {
 
 /// What a worker does next.
 enum Next {
-    Pass(Arc<Job>),
+    Job(Arc<Job>),
     Improve(Arc<Job>, Arc<Toc>),
     Nothing,
 }
@@ -379,6 +421,12 @@ mod tests {
                 toc: Arc::new(Toc::new(digest, 0, diff_id, table)),
                 may_improve: true,
             })
+        }
+
+        fn hash(&self, blob: &Blob, _: &Control<'_>) -> Result<(), Error> {
+            self.begun.lock().send(("hash", blob.digest().clone())).ok();
+            self.go.lock().recv().ok();
+            Ok(())
         }
 
         fn improve(&self, blob: &Blob, _: &Arc<Toc>, _: &Control<'_>) {
@@ -470,7 +518,7 @@ mod tests {
         let outcomes: Vec<Outcome> = thread::scope(|scope| {
             let (queue, blob) = (&setting.queue, &setting.blobs[0]);
             let ask = || {
-                let job = queue.enqueue(blob);
+                let job = queue.enqueue(blob, Task::Pass);
                 all_ask.wait();
                 queue.outcome(&*job?)
             };
@@ -497,13 +545,42 @@ mod tests {
     }
 
     #[test]
+    fn a_pass_hashes_as_well_and_hashing_makes_no_pass() -> TestResult {
+        let setting = setting(&["a", "b", "c"])?;
+        let (queue, blobs) = (&setting.queue, &setting.blobs);
+        let pass = queue.enqueue(&blobs[0], Task::Pass)?;
+        let hash = queue.enqueue(&blobs[0], Task::Hash)?;
+        assert!(Arc::ptr_eq(&pass, &hash), "one job for both");
+        let hash = queue.enqueue(&blobs[1], Task::Hash)?;
+        let pass = queue.enqueue(&blobs[1], Task::Pass)?;
+        assert!(!Arc::ptr_eq(&pass, &hash), "two jobs");
+        queue.request(&blobs[2], Task::Hash);
+        let states = queue.status().into_iter().map(|status| status.digest);
+        let waiting: Vec<Digest> = states.skip(2).collect();
+        assert_eq!(waiting, [1, 2].map(|at: usize| blobs[at].digest().clone()));
+        for _ in 0..4 {
+            setting.go.send(())?;
+        }
+        queue.hash(&blobs[2])?;
+        queue.wait(&hash)?;
+        assert_eq!(queue.outcome(&pass)?.digest(), blobs[1].digest());
+        queue.wait_idle();
+        let begun = setting.begun.try_iter();
+        let hashed: Vec<_> = begun.filter(|(what, _)| *what == "hash").collect();
+        assert_eq!(hashed.len(), 2, "{hashed:?}");
+        queue.shut_down();
+        assert!(matches!(queue.hash(&blobs[2]), Err(Error::ShutDown)));
+        Ok(())
+    }
+
+    #[test]
     fn what_nobody_waits_for_is_not_queued_without_end() -> TestResult {
         let names: Vec<String> = (0..100).map(|at| at.to_string()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let setting = setting(&names)?;
         let (last, others) = setting.blobs.split_last().ok_or("no blobs")?;
         for blob in others {
-            setting.queue.request(blob);
+            setting.queue.request(blob, Task::Pass);
         }
         for _ in 0..AT_ONCE {
             setting.begun.recv()?;
@@ -511,7 +588,7 @@ mod tests {
         let most = AT_ONCE + REQUESTED;
         assert!(setting.queue.status().len() <= most);
         // Who waits is taken all the same.
-        let job = setting.queue.enqueue(last)?;
+        let job = setting.queue.enqueue(last, Task::Pass)?;
         assert!(
             setting
                 .queue

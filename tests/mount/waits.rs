@@ -442,3 +442,65 @@ fn unmount_ends_the_wait_for(path: &str) {
         assert!(time < Duration::from_millis(500), "took {time:?}");
     });
 }
+
+/// A blob of zeros that takes seconds to hash, after its first bytes.
+fn slow_to_hash(layout: &TestLayout, media_type: &str, start: &[u8]) -> Value {
+    const SIZE: u64 = 16 << 30;
+    let mut blob = layout.blob(media_type, start);
+    let file = File::options().write(true).open(layout.blob_path(&blob));
+    file.and_then(|file| file.set_len(SIZE))
+        .expect("sparse files can be made");
+    blob["size"] = SIZE.into();
+    blob
+}
+
+/// What has no first pass is hashed in turn with those that have.
+#[test]
+fn hashing_is_shown_and_ends_by_force() {
+    if !has("hashing_is_shown_and_ends_by_force", &[Need::Fuse]) {
+        return;
+    }
+    const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+    let layout = TestLayout::new();
+    let xz = b"\xfd7zXZ\0";
+    let rows = [
+        ("plain", TAR.to_owned(), &b"plain"[..]),
+        ("unknown", format!("{TAR}+gzip"), xz),
+        ("encrypted", format!("{TAR}+encrypted"), b"secret"),
+    ];
+    for (name, media_type, start) in &rows {
+        let descriptor = slow_to_hash(&layout, media_type, start);
+        let layer = Layer {
+            descriptor,
+            diff_id: Digest::of(start),
+            tar_size: 0,
+        };
+        layout.add_ref(name, &layout.image(&[layer]));
+    }
+    let mount = TestMount::start(layout.path());
+    thread::scope(|scope| {
+        let opens = rows.each_ref().map(|(name, ..)| {
+            let path = mount.join(name).join("layers/00.tar");
+            scope.spawn(move || File::open(path).map(drop))
+        });
+        until(AT_ALL, "all are shown", || passes(&mount) == rows.len());
+        let bytes = fs::read(mount.join(".ocifs/status.json")).expect("there is a status");
+        let status: Value = serde_json::from_slice(&bytes).expect("it is JSON");
+        let jobs = status["indexing"].as_array().expect("it is a list");
+        let begun = jobs.iter().filter(|job| job["done"] != 0);
+        assert!(begun.count() <= 2, "two at a time: {jobs:?}");
+        let start = Instant::now();
+        let arguments = [
+            "unmount".as_ref(),
+            "--force".as_ref(),
+            mount.path().as_os_str(),
+        ];
+        run_ok(env!("CARGO_BIN_EXE_ocifs"), &arguments);
+        for open in opens {
+            let result = open.join().expect("it does not panic");
+            assert!(result.is_err(), "it is not hashed yet");
+        }
+        let time = start.elapsed();
+        assert!(time < Duration::from_millis(500), "took {time:?}");
+    });
+}

@@ -204,13 +204,14 @@ impl Node for StoredBlob {
 #[derive(Debug)]
 pub(super) struct OpenBlob {
     views: Arc<Views>,
-    blob: Blob,
+    blob: Arc<Blob>,
     verified: Mutex<Identity>,
 }
 
 impl OpenBlob {
     /// Opens a blob that was verified.
-    pub(super) fn new(views: &Arc<Views>, blob: Blob) -> Self {
+    pub(super) fn new(views: &Arc<Views>, blob: impl Into<Arc<Blob>>) -> Self {
+        let blob = blob.into();
         let verified = Mutex::new(*blob.identity());
         Self {
             views: views.clone(),

@@ -9,7 +9,6 @@ use super::xattr::Xattrs;
 use crate::layer::Layer;
 use crate::oci::media_type::Kind;
 use crate::oci::{Descriptor, DiffId, LayerCompression};
-use crate::store::progress::Unwatched;
 use crate::store::{Blob, ReadAt};
 use crate::stream::Compression;
 use crate::vfs::error::Error;
@@ -26,7 +25,7 @@ pub(super) struct LayerSource {
 /// The tar of a layer that was opened and found right.
 pub(super) enum Opened {
     /// The stored bytes are the tar.
-    Stored(Blob),
+    Stored(Arc<Blob>),
     /// The tar is decoded from them.
     Decoded(Arc<Layer>),
 }
@@ -87,7 +86,7 @@ impl LayerSource {
     }
 
     /// Opens the tar for reading all of it; waits for the layer's first pass, or until it is
-    /// hashed.
+    /// hashed, in turn with the passes.
     ///
     /// # Errors
     /// What is wrong with the layer.
@@ -109,20 +108,26 @@ impl LayerSource {
         self.open_pass(blob)
     }
 
-    /// Has the first pass made soon, if the layer is there and not known yet.
+    /// Has the first pass made soon, if the layer is there and not known yet; one that can
+    /// have none is hashed.
     pub(super) fn request(&self) {
-        if let Ok((blob, _)) = self.open_blob() {
-            self.views.layers().request(&Arc::new(blob));
+        let Ok(blob) = open_sized(self.views.layout(), &self.descriptor).map(Arc::new) else {
+            return;
+        };
+        if self.is_encrypted() || Compression::of(&*blob).is_err() {
+            self.views.layers().request_verdict(&blob);
+        } else {
+            self.views.layers().request(&blob);
         }
     }
 
     /// The blob, and how it is compressed. The order of the checks is that of precedence
     /// of their errors.
-    fn open_blob(&self) -> Result<(Blob, Compression), Error> {
-        let blob = open_sized(self.views.layout(), &self.descriptor)?;
-        let compression = Compression::of(&blob);
+    fn open_blob(&self) -> Result<(Arc<Blob>, Compression), Error> {
+        let blob = Arc::new(open_sized(self.views.layout(), &self.descriptor)?);
+        let compression = Compression::of(&*blob);
         if self.is_encrypted() || compression.is_err() {
-            self.views.verdicts().verify(&blob, &Unwatched)?;
+            self.views.layers().verify(&blob)?;
         }
         if self.is_encrypted() {
             let text = format!("layer {} is encrypted", self.descriptor.digest);
@@ -133,8 +138,8 @@ impl LayerSource {
         Ok((blob, compression))
     }
 
-    fn open_pass(&self, blob: Blob) -> Result<Arc<Layer>, Error> {
-        let layer = self.views.layers().open(Arc::new(blob))?;
+    fn open_pass(&self, blob: Arc<Blob>) -> Result<Arc<Layer>, Error> {
+        let layer = self.views.layers().open(blob)?;
         self.check_diff_id(layer.diff_id())?;
         Ok(layer)
     }
@@ -144,16 +149,13 @@ impl LayerSource {
     }
 
     /// A stored layer that is not compressed is its own DiffID.
-    fn check_plain(&self, blob: &Blob) -> Result<(), Error> {
-        self.views.verdicts().verify(blob, &Unwatched)?;
+    fn check_plain(&self, blob: &Arc<Blob>) -> Result<(), Error> {
+        self.views.layers().verify(blob)?;
         let same = |diff_id: &DiffId| diff_id.0.algorithm() == blob.digest().algorithm();
         match &self.diff_id {
             None => Ok(()),
             Some(diff_id) if same(diff_id) => self.check_diff_id(&DiffId(blob.digest().clone())),
-            Some(_) => {
-                let blob = open_sized(self.views.layout(), &self.descriptor)?;
-                self.open_pass(blob).map(drop)
-            }
+            Some(_) => self.open_pass(blob.clone()).map(drop),
         }
     }
 
