@@ -125,7 +125,6 @@ fn it_is_a_lower_layer_of_overlayfs() {
         mount -t overlay overlay -o lowerdir=$ROOTFS,upperdir=$DIR/upper,workdir=$DIR/work $DIR/merged
         cd $DIR/merged
         echo changed >> etc/debian_version
-        rm usr/bin/perl
         mv etc/passwd etc/moved
         mkdir etc/new && echo x > etc/new/x
         rm -r var/lib && mkdir var/lib
@@ -134,6 +133,7 @@ fn it_is_a_lower_layer_of_overlayfs() {
         chroot . git --version | grep -o ^git
         chroot . apt-get --version | grep -o ^apt
         chroot . perl -e 'print "perl\n"'
+        rm usr/bin/perl
         chroot . python3 -c 'import os; print(sorted(os.listdir("/var/lib")), os.path.exists("/etc/moved"))'
         stat -c %F $DIR/upper/usr/bin/perl $ROOTFS/usr/bin/perl
         test -e $ROOTFS/etc/passwd -a ! -e etc/passwd -a -d $ROOTFS/var/lib/dpkg
