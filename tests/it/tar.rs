@@ -2,8 +2,9 @@
 //! make of a tree must be read as that tree.
 
 mod archives;
-mod classes;
 mod differential;
+mod readers;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes, Metadata};

@@ -24,6 +24,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         .collect();
     seeds.retain(|seed| seed.len() <= MAX_SEED);
     seeds.extend(made());
+    seeds.extend(odd());
     seeds
 }
 
@@ -86,7 +87,9 @@ fn made() -> Vec<Vec<u8>> {
             extension(b'L', format!("{long}name\0").as_bytes()),
             gnu(b'0', "short").size(4).data(b"data"),
             extension(b'K', format!("{long}target\0").as_bytes()),
-            gnu(b'2', "symlink").data(b""),
+            gnu(b'2', "symlink")
+                .with(157, &long.as_bytes()[..99])
+                .data(b""),
             gnu(b'0', "large")
                 .with(108, b"\x80\0\0\0\x10\0\0\0")
                 .with(136, &[0xff; 12])
@@ -144,6 +147,50 @@ fn made() -> Vec<Vec<u8>> {
                 .size(2)
                 .data(b"ab"),
             other(b'0', "star").with(508, b"tar\0").data(b""),
+        ]),
+    ]
+}
+
+/// Archives that are read in several ways.
+fn odd() -> Vec<Vec<u8>> {
+    let other = |flag, path: &str| TarHeader::new(flag, path.as_bytes());
+    let after = || other(b'0', "after").size(1).data(b"x");
+    let v7 = |flag, path: &str| other(flag, path).with(257, &[0; 8]);
+    let version = [("GNU.sparse.major", b"2"), ("GNU.sparse.minor", b"0")];
+    let size: (&str, &[u8]) = ("GNU.sparse.realsize", b"4096");
+    let version: Vec<_> = version
+        .into_iter()
+        .map(|(key, value)| (key, value.as_slice()))
+        .chain([size])
+        .collect();
+    let with_sum = |at: usize, byte| {
+        let mut bytes = ended(&[after(), after()]);
+        bytes[1024 + 148 + at] = byte;
+        bytes
+    };
+    vec![
+        Vec::new(),
+        with_sum(7, b'x'),
+        with_sum(0, b'\r'),
+        ended(&[pax(&[("mtime", b"+7")]), after()]),
+        ended(&[other(b'0', "map")
+            .with(257, b"ustar  \0")
+            .with(386, b"00000000000\x0000000000001\0")
+            .with(483, b"00000010000\0")
+            .size(1)
+            .data(b"x")]),
+        ended(&[extension(b'g', &pax_record("mtime", b"7")), after()]),
+        ended(&[other(b'4', "size").size(3).data(b""), after(), after()]),
+        ended(&[
+            pax(&[("uid", b"7")]),
+            other(b'0', "owned").with(108, &[0xff; 8]).data(b""),
+        ]),
+        ended(&[other(b'V', "label").size(5).data(b"hello"), after()]),
+        ended(&[v7(0, "/").size(3).data(b"abc"), after()]),
+        ended(&[
+            pax(&version),
+            other(b'0', "later").size(9).data(b"1\n0\n1\nabc"),
+            after(),
         ]),
     ]
 }

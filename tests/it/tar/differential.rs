@@ -1,27 +1,26 @@
-//! Damaged archives, read by ours and by Python's tarfile, which reads all of them in one
-//! process: starting one for each would take minutes.
+//! Damaged archives, read by ours and by other [readers](super::readers): Python's
+//! tarfile, GNU tar, and bsdtar's libarchive.
 //!
 //! `OCIFS_TEST_ARCHIVES` asks for more than the usual number. All rows up to the first
 //! difference are equal: path, type, mode, owner, size, time, link, and the sha256 of the
-//! content. What differs is of a class ([`super::classes`]), or the test fails.
+//! content. What differs has a [rule](super::rules), or the test fails.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::collections::BTreeMap;
+use std::fmt;
 
 use ocifs::oci::Digest;
 use ocifs::tar::{Entry, Error, Kind, Limits, Parser};
-use serde_json::Value;
 
 use super::archives::{mutate, seeds};
-use super::classes::{CLASSES, Class, Verdict, class_of};
+use super::readers::{GnuTar, Reader, Script};
+use super::rules::{self, Rule, Verdict, judge};
 use crate::common::{Need, Random, has};
 
 /// How many archives are read, where `OCIFS_TEST_ARCHIVES` says nothing else.
 const ARCHIVES: usize = 10_000;
 
 /// An entry, as every tool can say it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) path: Vec<u8>,
     pub(super) letter: char,
@@ -33,6 +32,18 @@ pub(super) struct Row {
     pub(super) link: Vec<u8>,
     /// The sha256 of files up to 1 MiB.
     pub(super) content: Option<String>,
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, link) = (self.path.escape_ascii(), self.link.escape_ascii());
+        let content = self.content.as_ref().map_or("", |digest| &digest[..8]);
+        write!(
+            f,
+            "{}{:o} {}/{} {} {} {path} {link} {content}",
+            self.letter, self.mode, self.uid, self.gid, self.size, self.mtime
+        )
+    }
 }
 
 /// What a tool reads, up to what stops it.
@@ -55,7 +66,7 @@ pub(super) fn normal(path: &[u8]) -> Vec<u8> {
     names.join(&b'/')
 }
 
-/// What ours reads, and what the classes are decided by.
+/// What ours reads, and what the rules are decided by.
 pub(super) struct Ours {
     pub(super) reading: Reading,
     /// Where the header of each row is, in bytes from the start of the tar.
@@ -123,88 +134,13 @@ fn content_of(entry: &Entry, tar: &[u8]) -> Option<String> {
     Some(Digest::of(&bytes).encoded().to_owned())
 }
 
-/// Python in a process of its own, which reads one archive after the other.
-struct Python {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
-
-impl Python {
-    fn start() -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tar/python_lists.py");
-        let mut command = Command::new("python3");
-        let command = command.args(["-B", script]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3 runs");
-        let to = child.stdin.take().expect("it is piped");
-        let from = BufReader::new(child.stdout.take().expect("it is piped"));
-        Self { child, to, from }
-    }
-
-    fn read(&mut self, bytes: &[u8]) -> Reading {
-        writeln!(self.to, "{}", bytes.len())
-            .and_then(|()| self.to.write_all(bytes))
-            .and_then(|()| self.to.flush())
-            .expect("it listens");
-        let mut line = String::new();
-        self.from.read_line(&mut line).expect("it answers");
-        let value: Value = serde_json::from_str(&line).expect("it answers in JSON");
-        let rows = value["rows"].as_array().expect("rows");
-        Reading {
-            rows: rows.iter().map(python_row).collect(),
-            error: value["error"].as_str().map(str::to_owned),
-        }
-    }
-
-    fn stop(self) {
-        let Self { mut child, to, .. } = self;
-        drop(to);
-        child.wait().expect("it ends");
-    }
-}
-
-fn python_row(row: &Value) -> Row {
-    let bytes = |key: &str| -> Vec<u8> {
-        let text = row[key].as_str().unwrap_or_default();
-        text.chars()
-            .map(|c| u8::try_from(u32::from(c)).expect("Latin-1"))
-            .collect()
-    };
-    let number = |key: &str| row[key].as_i64().unwrap_or(i64::MAX);
-    let letter = row["letter"]
-        .as_str()
-        .and_then(|text| text.chars().next())
-        .unwrap_or('?');
-    let link = bytes("link");
-    Row {
-        path: normal(&bytes("path")),
-        letter,
-        mode: number("mode").unsigned_abs(),
-        uid: number("uid"),
-        gid: number("gid"),
-        size: number("size").unsigned_abs(),
-        mtime: number("mtime"),
-        link: if letter == 'h' { normal(&link) } else { link },
-        content: row["content"].as_str().map(str::to_owned),
-    }
-}
-
-#[test]
-fn damaged_archives_are_read_as_python_reads_them() {
-    let name = "damaged_archives_are_read_as_python_reads_them";
-    if !has(name, &[Need::Tool("python3")]) {
-        return;
-    }
+/// Reads the archives by both, and judges each.
+fn compare(rules: &[Rule], reader: &mut dyn Reader) {
     let count = std::env::var("OCIFS_TEST_ARCHIVES")
         .map_or(ARCHIVES, |text| text.parse().expect("a number"));
-    let mut python = Python::start();
     let seeds = seeds();
     let mut random = Random::of_seed(1);
-    let mut classes = BTreeMap::<Class, usize>::new();
+    let mut met = BTreeMap::<&str, usize>::new();
     let mut unknown = Vec::new();
     for number in 0..count {
         let seed = &seeds[number % seeds.len()];
@@ -214,19 +150,38 @@ fn damaged_archives_are_read_as_python_reads_them() {
         } else {
             mutate(&mut random, seed)
         };
-        let (ours, theirs) = (ours(&bytes), python.read(&bytes));
-        match class_of(&ours, &theirs, &bytes) {
+        match judge(rules, &ours(&bytes), &reader.read(&bytes), &bytes) {
             Verdict::Same => {}
-            Verdict::Class(class) => *classes.entry(class).or_default() += 1,
+            Verdict::Rule(name) => *met.entry(name).or_default() += 1,
             Verdict::Unknown(text) => unknown.push(format!("archive {number}: {text}")),
         }
     }
-    python.stop();
-    assert!(unknown.is_empty(), "of no class: {unknown:#?}");
-    let seen: BTreeSet<_> = classes.into_keys().collect();
-    assert_eq!(
-        seen,
-        CLASSES.iter().copied().collect(),
-        "all classes are there"
-    );
+    assert!(unknown.is_empty(), "without a rule: {unknown:#?}");
+    let idle = rules.iter().filter(|rule| !met.contains_key(rule.name));
+    let idle: Vec<_> = idle.map(|rule| rule.name).collect();
+    assert!(idle.is_empty(), "met nowhere: {idle:?}, and {met:?}");
+}
+
+#[test]
+fn damaged_archives_are_read_as_python_reads_them() {
+    let name = "damaged_archives_are_read_as_python_reads_them";
+    if has(name, &[Need::Tool("python3")]) {
+        compare(rules::PYTHON, &mut Script::start("python.py"));
+    }
+}
+
+#[test]
+fn damaged_archives_are_read_as_gnu_tar_reads_them() {
+    let name = "damaged_archives_are_read_as_gnu_tar_reads_them";
+    if has(name, &[Need::Tool("tar")]) {
+        compare(rules::GNU_TAR, &mut GnuTar::new());
+    }
+}
+
+#[test]
+fn damaged_archives_are_read_as_bsdtar_reads_them() {
+    let name = "damaged_archives_are_read_as_bsdtar_reads_them";
+    if has(name, &[Need::Tool("python3"), Need::Tool("bsdtar")]) {
+        compare(rules::LIBARCHIVE, &mut Script::start("libarchive.py"));
+    }
 }
