@@ -5,8 +5,12 @@
 //! the bytes are put into the page cache while `open` is answered, and no read is asked for.
 //!
 //! The kernel locks a page while somebody waits for a read of it, and a store waits for
-//! that lock. Therefore only the first open of an inode stores, before anybody can have
-//! been told that it is open, and one thread at a time: the others answer such reads.
+//! that lock. Such a read can come, of another who opened the same file meanwhile and was
+//! answered sooner. Therefore only the first open of an inode stores, and one thread at a
+//! time: the others answer the read, and where there are no others, nothing is given.
+//!
+//! Until the store is done the open is not answered, so that the kernel cannot have
+//! forgotten the inode: its number cannot mean another file yet.
 
 use std::sync::OnceLock;
 
@@ -28,7 +32,8 @@ pub(super) struct Early {
 }
 
 impl Early {
-    /// Begins to give. To be called before the first request is answered.
+    /// Begins to give. To be called before the first request is answered, and only where
+    /// more than one thread takes requests.
     pub(super) fn begin(&self, notifier: fuser::Notifier) {
         drop(self.notifier.set(notifier));
     }

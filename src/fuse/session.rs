@@ -127,17 +127,18 @@ impl MountOptions {
         if self.permissions() == Permissions::OfTheFiles {
             config.mount_options.push(MountOption::DefaultPermissions);
         }
-        config.n_threads = Some(match self.threads {
-            0 => {
-                std::thread::available_parallelism()
-                    .map_or(1, usize::from)
-                    .max(MIN_THREADS / 2)
-                    * 2
-            }
-            threads => threads,
-        });
+        config.n_threads = Some(self.threads());
         config.clone_fd = true;
         config
+    }
+
+    /// How many threads take requests.
+    fn threads(&self) -> usize {
+        if self.threads > 0 {
+            return self.threads;
+        }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        processors.max(MIN_THREADS / 2) * 2
     }
 
     fn permissions(&self) -> Permissions {
@@ -212,7 +213,10 @@ impl Mount {
         let session = Session::new(adapter, mountpoint, &config)
             .map_err(|error| mount_error(mountpoint, error))?;
         let notifier = Notifier(session.notifier());
-        early.begin(session.notifier());
+        // Who stores may wait for a read, which somebody else must answer.
+        if options.threads() > 1 {
+            early.begin(session.notifier());
+        }
         let serve = |source| io_error("serve", mountpoint, source);
         // Dropped on the way out of here, it unmounts.
         let session = session.spawn().map_err(serve)?;

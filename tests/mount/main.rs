@@ -21,6 +21,7 @@ mod patience;
 mod refs_writing;
 mod rootfs;
 mod sample;
+mod small_files;
 mod tools;
 mod trees;
 mod users;
