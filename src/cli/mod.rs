@@ -7,6 +7,7 @@
 mod cat;
 mod daemon;
 mod demo;
+mod drop_box;
 pub(crate) mod error;
 mod format;
 mod import;

@@ -10,18 +10,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
 use ocifs::fuse::{Access, Mount, MountOptions};
+use ocifs::store::Watch;
 use ocifs::store::layout::Committer;
 use ocifs::store::layout::refs::Collision;
-use ocifs::store::{View, Watch};
+use ocifs::vfs::dropbox::DropBox;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::drop_box;
 use super::error::Refusal;
 use super::inherited::Inherited;
 use super::shown::Shown;
@@ -38,6 +40,9 @@ const DAEMON: &str = "OCIFS_DAEMON";
 /// How long a mount that was told to end may go on answering.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often it is looked for drops with which nobody goes on.
+const LOOK_AFTER: Duration = Duration::from_secs(60);
+
 /// Arguments of `ocifs mount`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -53,13 +58,13 @@ pub(crate) struct Arguments {
     read_only: bool,
     /// Let refs be replaced and removed.
     #[arg(long, conflicts_with = "read_only")]
-    allow_delete: bool,
+    pub(super) allow_delete: bool,
     /// Make an empty layout where the directory is missing.
     #[arg(long)]
     create: bool,
     /// Let other users look at the mount; the kernel then checks permissions by mode.
     #[arg(long)]
-    allow_other: bool,
+    pub(super) allow_other: bool,
     /// Usual mount options, separated by commas (repeatable).
     #[arg(short = 'o', value_name = "OPTION", value_delimiter = ',')]
     options: Vec<String>,
@@ -173,6 +178,9 @@ fn serve(
         true => None,
         false => Some(refs::accept(&source, &shown, collision, &mountpoint)?),
     };
+    let drop_box = committer
+        .as_ref()
+        .map(|committer| drop_box::place(&source, committer, collision, arguments));
     let options = MountOptions {
         source: arguments.source.to_string_lossy().into_owned(),
         allow_other: arguments.allow_other,
@@ -185,19 +193,21 @@ fn serve(
     };
     let mount = Mount::new(source.vfs.clone(), &mountpoint, &options)?;
     // From here on there is a mount, which whatever goes wrong must not leave behind.
-    let follow = match committer {
-        Some(committer) => Follow::Commits(committer),
-        None => Follow::Alone(shown),
+    let daemon = Daemon {
+        source: &source,
+        mount: &mount,
+        shown: &shown,
+        committer: committer.as_ref(),
+        drop_box: drop_box.as_deref(),
     };
     let ended = notices
         .tell(mount.notifier())
-        .and_then(|()| attend(arguments, &source, &mount, follow, signals, &outlet));
-    source.views.layers().shut_down();
+        .and_then(|()| daemon.attend(arguments, signals, &outlet));
     let result = match ended {
         Ok(Ended::FromOutside(Ok(()))) => Ok(()),
-        Ok(Ended::FromOutside(Err(error))) => end(&mount).and(Err(error)),
-        Ok(Ended::BySignal) => end(&mount),
-        Err(error) => end(&mount).and(Err(error)),
+        Ok(Ended::FromOutside(Err(error))) => daemon.end().and(Err(error)),
+        Ok(Ended::BySignal) => daemon.end(),
+        Err(error) => daemon.end().and(Err(error)),
     };
     log::info!("{} is unmounted", mountpoint.display());
     result.map(|()| ExitCode::SUCCESS)
@@ -223,78 +233,99 @@ enum Ended {
     BySignal,
 }
 
-/// Does what is to be done while the mount answers, until it ends or shall end.
-fn attend(
-    arguments: &Arguments,
-    source: &Source,
-    mount: &Mount,
-    follow: Follow,
-    mut signals: Signals,
-    outlet: &Outlet<'_>,
-) -> anyhow::Result<Ended> {
-    logging::become_daemon();
-    let _watch = watch(source, follow)?;
-    let (sender, events) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for _ in signals.forever() {
-                if sender.send(Event::Signal).is_err() {
-                    return;
-                }
-            }
-        })?;
-    let (shown, mountpoint) = (&arguments.source, &arguments.mountpoint);
-    log::info!("{} is mounted on {}", shown.display(), mountpoint.display());
-    outlet.announce()?;
-    if arguments.source_options.index == IndexMode::Eager {
-        let views = source.views.clone();
-        let index = move || views.index_all();
+/// A mount that answers, and what stands behind it.
+struct Daemon<'a> {
+    source: &'a Source,
+    mount: &'a Mount,
+    shown: &'a Arc<Shown>,
+    committer: Option<&'a Arc<Committer>>,
+    drop_box: Option<&'a DropBox>,
+}
+
+impl Daemon<'_> {
+    /// Does what is to be done while the mount answers, until it ends or shall end.
+    fn attend(
+        &self,
+        arguments: &Arguments,
+        mut signals: Signals,
+        outlet: &Outlet<'_>,
+    ) -> anyhow::Result<Ended> {
+        logging::become_daemon();
+        let _watch = self.watch()?;
+        let (sender, events) = mpsc::channel();
         std::thread::Builder::new()
-            .name("eager".into())
-            .spawn(index)?;
-    }
-    Ok(wait(mount, &events).map_or(Ended::BySignal, Ended::FromOutside))
-}
-
-/// Waits until the mount is ended from outside, or a signal comes (`None`).
-fn wait(mount: &Mount, events: &mpsc::Receiver<Event>) -> Option<anyhow::Result<()>> {
-    loop {
-        match events.recv_timeout(Duration::from_millis(100)) {
-            Ok(Event::Signal) => return None,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            .name("signals".into())
+            .spawn(move || {
+                for _ in signals.forever() {
+                    if sender.send(Event::Signal).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        let (shown, mountpoint) = (&arguments.source, &arguments.mountpoint);
+        log::info!("{} is mounted on {}", shown.display(), mountpoint.display());
+        outlet.announce()?;
+        if arguments.source_options.index == IndexMode::Eager {
+            let views = self.source.views.clone();
+            let index = move || views.index_all();
+            std::thread::Builder::new()
+                .name("eager".into())
+                .spawn(index)?;
         }
-        if let Some(result) = mount.wait(Duration::ZERO) {
-            return Some(result.context("the mount ended"));
+        Ok(self
+            .wait(&events)
+            .map_or(Ended::BySignal, Ended::FromOutside))
+    }
+
+    /// Waits until the mount is ended from outside, or a signal comes (`None`).
+    fn wait(&self, events: &mpsc::Receiver<Event>) -> Option<anyhow::Result<()>> {
+        let mut looked = Instant::now();
+        loop {
+            match events.recv_timeout(Duration::from_millis(100)) {
+                Ok(Event::Signal) => return None,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            if let Some(result) = self.mount.wait(Duration::ZERO) {
+                return Some(result.context("the mount ended"));
+            }
+            if looked.elapsed() >= LOOK_AFTER {
+                looked = Instant::now();
+                self.drop_box.inspect(|drop_box| drop_box.expire(looked));
+            }
         }
     }
-}
 
-/// Takes the mount out of the tree and lets those who have files open finish.
-fn end(mount: &Mount) -> anyhow::Result<()> {
-    mount.detach()?;
-    if mount.wait(END_PATIENCE).is_none() {
-        log::warn!("files are still open in the mount; their readers get errors from now on");
+    /// Lets those who commit finish, takes the mount out of the tree, and lets those who
+    /// have files open finish.
+    fn end(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let under_way = self
+            .drop_box
+            .map_or(0, |drop_box| drop_box.close(END_PATIENCE));
+        if under_way > 0 {
+            log::warn!("{under_way} commits do not come to an end, and are left to themselves");
+        }
+        self.source.views.layers().shut_down();
+        self.mount.detach()?;
+        let patience = END_PATIENCE.saturating_sub(began.elapsed());
+        if self.mount.wait(patience).is_none() {
+            log::warn!("files are still open in the mount; their readers get errors from now on");
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Who is told of changes of the index.
-enum Follow {
-    /// Who also commits, and heals what others drop.
-    Commits(Arc<Committer>),
-    /// Who only shows them.
-    Alone(Arc<Shown>),
-}
-
-/// Follows changes of the index for as long as the result is kept.
-fn watch(source: &Source, follow: Follow) -> anyhow::Result<Watch> {
-    let seen = source.views.snapshot().view().clone();
-    let changed = move |view: View| match &follow {
-        Follow::Commits(committer) => refs::observe(committer),
-        Follow::Alone(shown) => shown.show(view),
-    };
-    Watch::spawn(Arc::clone(&source.layout), &seen, changed).context("cannot watch the layout")
+    /// Follows changes of the index for as long as the result is kept.
+    fn watch(&self) -> anyhow::Result<Watch> {
+        let shown = self.shown.clone();
+        let seen = self.source.views.snapshot().view().clone();
+        let committer = self.committer.cloned();
+        let changed = move |view| match &committer {
+            Some(committer) => refs::observe(committer),
+            None => shown.show(view),
+        };
+        Watch::spawn(Arc::clone(&self.source.layout), &seen, changed)
+            .context("cannot watch the layout")
+    }
 }
 
 /// Where the messages of a daemon in the background go. Opened before there is a mount,

@@ -18,9 +18,10 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
+use super::passthrough::Passthrough;
 use super::replies::refuse;
 use super::{FuseAdapter, Permissions, caller, convert, guard, replies};
-use crate::vfs::writable::{AttrChange, NewNode, Removal};
+use crate::vfs::writable::{AttrChange, Holder, NewNode, Removal};
 use crate::vfs::{Error, Handle, Ino, Patience, Vfs};
 
 /// The largest write that is taken in one request, in bytes. `fuser` keeps a buffer of
@@ -113,13 +114,17 @@ impl Filesystem for FuseAdapter {
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (ino, caller, how) = (Ino(ino.0), caller::of(req), convert::open_mode(flags.0));
         let early = self.early.clone();
-        self.answer(ino, move |vfs, passthrough| {
+        let answer = move |vfs: &Vfs, passthrough: &Passthrough| {
             let opened = vfs.open_as(&caller, ino, how);
             if let Ok((_, file)) = &opened {
                 early.give(vfs, ino, &**file);
             }
             replies::open(vfs, passthrough, ino, opened, reply);
-        });
+        };
+        if self.holds(|vfs| vfs.open_is_slow(ino, how)) {
+            return self.wait_for_close(ino, answer);
+        }
+        self.answer(ino, answer);
     }
 
     fn create(
@@ -289,16 +294,16 @@ impl Filesystem for FuseAdapter {
         data: &[u8],
         write_flags: WriteFlags,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         guard(|| {
-            let handle = Handle(fh.0);
+            let (holder, handle) = (Holder(lock_owner.map_or(0, |owner| owner.0)), Handle(fh.0));
             let dropped = match write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
                 true => self.vfs.drop_privileges(handle),
                 false => Ok(()),
             };
-            let written = dropped.and_then(|()| self.vfs.write(handle, data, offset));
+            let written = dropped.and_then(|()| self.vfs.write(holder, handle, data, offset));
             let len = u32::try_from(data.len()).map_err(|_| Error::Invalid);
             match written.and(len) {
                 Ok(len) => reply.written(len),
@@ -378,16 +383,20 @@ impl Filesystem for FuseAdapter {
         req: &Request,
         ino: INodeNo,
         fh: FileHandle,
-        _lock_owner: LockOwner,
+        lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
         let (caller, ino, handle) = (caller::of(req), Ino(ino.0), Handle(fh.0));
+        let holder = Holder(lock_owner.0);
         if self.holds(|vfs| vfs.flush_is_slow(handle)) {
             return self.wait(ino, move |vfs, _| {
-                replies::empty("flush", ino, vfs.flush(&caller, handle), reply);
+                replies::empty("flush", ino, vfs.flush(holder, &caller, handle), reply);
             });
         }
-        guard(|| replies::empty("flush", ino, self.vfs.flush(&caller, handle), reply));
+        guard(|| {
+            let flushed = self.vfs.flush(holder, &caller, handle);
+            replies::empty("flush", ino, flushed, reply);
+        });
     }
 
     fn release(

@@ -45,6 +45,8 @@ pub(crate) struct FuseAdapter {
     passthrough: Arc<Passthrough>,
     early: Arc<Early>,
     waiting: Arc<Waiting>,
+    /// Those who wait for another program's last close, which may stand in the first line.
+    opening: Arc<Waiting>,
     permissions: Permissions,
 }
 
@@ -56,6 +58,7 @@ impl FuseAdapter {
             passthrough: Arc::default(),
             early: Arc::default(),
             waiting: Arc::default(),
+            opening: Arc::default(),
         }
     }
 
@@ -70,6 +73,13 @@ impl FuseAdapter {
     /// Whether that is so. If the question panics, the answer is left to find out.
     fn holds(&self, question: impl FnOnce(&Vfs) -> bool) -> bool {
         catch_unwind(AssertUnwindSafe(|| question(&self.vfs))).unwrap_or(false)
+    }
+
+    /// Runs `answer`, which waits until `ino` is closed, on another thread than those that
+    /// close it.
+    fn wait_for_close(&self, ino: Ino, answer: impl FnOnce(&Vfs, &Passthrough) + Send + 'static) {
+        let (vfs, passthrough) = (self.vfs.clone(), self.passthrough.clone());
+        self.opening.add(ino, move || answer(&vfs, &passthrough));
     }
 
     /// Runs `answer`, which waits for `ino`, on another thread.

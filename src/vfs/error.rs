@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::store::layout::{refs, writer};
 use crate::store::{layout, lock, verify};
-use crate::{layer, oci, rootfs, stream};
+use crate::{ingest, layer, oci, rootfs, stream};
 
 /// Why a request at the mount was refused.
 ///
@@ -261,7 +261,7 @@ impl Error {
 const MAX_TEXT: usize = 2_000;
 
 /// The whole chain of an error as one line, cut to a readable length.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
@@ -408,6 +408,41 @@ impl From<rootfs::Error> for Error {
             rootfs::Error::Limit { .. } => Self::limit(code, text),
         }
     }
+}
+
+impl From<ingest::Error> for Error {
+    fn from(error: ingest::Error) -> Self {
+        use ingest::ErrorClass as Class;
+        let (code, text) = (error.code(), chain(&error));
+        match error.class() {
+            Class::Io => Self::Io {
+                errno: system_errno(&error),
+                text: text.into(),
+            },
+            Class::Invalid => Self::Invalid,
+            Class::Exists => Self::Exists,
+            Class::Missing => Self::missing(code, text),
+            Class::Mismatch => Self::damaged(code, text),
+            Class::Malformed => Self::malformed(code, text),
+            Class::Unsupported => Self::unsupported(code, text),
+            Class::Limit => Self::limit(code, text),
+        }
+    }
+}
+
+/// The system's error number at the root of an error, if there is one.
+fn system_errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let shared = error.downcast_ref::<Arc<io::Error>>().map(|error| &**error);
+        let system = error.downcast_ref::<io::Error>().or(shared);
+        let errno = system.and_then(io::Error::raw_os_error);
+        if errno.is_some() {
+            return errno;
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn of_class(class: stream::ErrorClass, code: &'static str, text: String) -> Error {

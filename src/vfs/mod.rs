@@ -18,6 +18,7 @@
 #![doc = include_str!("semantics.md")]
 
 pub mod attr;
+pub mod dropbox;
 pub mod error;
 mod handle;
 mod inode;

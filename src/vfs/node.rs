@@ -8,7 +8,7 @@ use super::attr::{Attr, FileKind};
 use super::error::Error;
 pub use super::key::{NodeKey, TreeKey};
 pub use super::listing::{Child, Listing};
-use super::writable::{Caller, Room};
+use super::writable::{Caller, Holder, Room};
 
 /// A name of one directory level, as the kernel sends and gets it: bytes, never empty,
 /// at most 255, without `/` and NUL.
@@ -170,6 +170,15 @@ pub trait OpenFile: Debug + Send + Sync {
         Err(Error::ReadOnly)
     }
 
+    /// The same, by one of those who may have it open.
+    ///
+    /// # Errors
+    /// As [`OpenFile::write`].
+    fn write_by(&self, holder: Holder, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        let _ = holder;
+        self.write(bytes, offset)
+    }
+
     /// Whether it was opened to be written, so that closing it says something.
     fn is_written(&self) -> bool {
         false
@@ -183,6 +192,15 @@ pub trait OpenFile: Debug + Send + Sync {
     fn flush(&self, caller: &Caller) -> Result<(), Error> {
         let _ = caller;
         Ok(())
+    }
+
+    /// The same, by one of those who may have it open.
+    ///
+    /// # Errors
+    /// As [`OpenFile::flush`].
+    fn flush_by(&self, holder: Holder, caller: &Caller) -> Result<(), Error> {
+        let _ = holder;
+        self.flush(caller)
     }
 
     /// The last descriptor of it is closed, and nobody can be told anything any more.

@@ -48,6 +48,11 @@ pub struct Caller {
     pub pid: u32,
 }
 
+/// The table of open files of those who ask, by a number of the kernel: threads share one,
+/// processes hardly ever do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Holder(pub u64);
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpenMode {
@@ -163,6 +168,12 @@ pub trait Writable: Node {
     ) -> Result<Created, Error> {
         let _ = (caller, name, mode, how);
         Err(Error::ReadOnly)
+    }
+
+    /// Whether `open_as` may take long at this moment.
+    fn open_is_slow(&self, how: OpenMode) -> bool {
+        let _ = how;
+        false
     }
 
     /// Opens this file.

@@ -14,8 +14,8 @@ use super::attr::Attr;
 use super::error::Error;
 use super::node::{Node, OpenFile};
 use super::writable::{
-    AttrChange, Caller, Created, NewNode, OpenMode, RefLevel, Removal, RenameMode, Room, Writable,
-    XattrMode,
+    AttrChange, Caller, Created, Holder, NewNode, OpenMode, RefLevel, Removal, RenameMode, Room,
+    Writable, XattrMode,
 };
 use super::{Entry, Handle, Ino, NAME_MAX, Naming, Vfs};
 
@@ -31,6 +31,16 @@ pub struct CreatedEntry {
 }
 
 impl Vfs {
+    /// Whether [`Vfs::open_as`] may take long at this moment for another reason than the
+    /// content.
+    #[must_use]
+    pub fn open_is_slow(&self, ino: Ino, how: OpenMode) -> bool {
+        self.node(ino).is_ok_and(|node| match node.room() {
+            Room::DropBox(node) => node.open_is_slow(how),
+            Room::Content | Room::Image(_) | Room::Refs(_) => false,
+        })
+    }
+
     /// Opens a regular file.
     ///
     /// # Errors
@@ -229,8 +239,14 @@ impl Vfs {
     ///
     /// # Errors
     /// [`Error::Stale`] for an unknown handle, or what the file answers.
-    pub fn write(&self, handle: Handle, bytes: &[u8], offset: u64) -> Result<(), Error> {
-        self.file(handle)?.write(bytes, offset)
+    pub fn write(
+        &self,
+        holder: Holder,
+        handle: Handle,
+        bytes: &[u8],
+        offset: u64,
+    ) -> Result<(), Error> {
+        self.file(handle)?.write_by(holder, bytes, offset)
     }
 
     /// Takes away what lets an open file run with the rights of its owner or group.
@@ -245,8 +261,8 @@ impl Vfs {
     ///
     /// # Errors
     /// As [`OpenFile::flush`].
-    pub fn flush(&self, caller: &Caller, handle: Handle) -> Result<(), Error> {
-        self.file(handle)?.flush(caller)
+    pub fn flush(&self, holder: Holder, caller: &Caller, handle: Handle) -> Result<(), Error> {
+        self.file(handle)?.flush_by(holder, caller)
     }
 
     /// Whether [`Vfs::flush`] may take long at this moment.

@@ -9,6 +9,8 @@ mod blobs;
 mod cache;
 mod changes;
 mod container;
+mod drop_tools;
+mod drops;
 mod file_trees;
 mod hostile_blob;
 mod hostile_layout;

@@ -135,6 +135,12 @@ pub trait DiskFile: Debug + Send + Sync {
     /// What the system says.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Cuts the file, or lengthens it with zeros.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn set_size(&self, size: u64) -> io::Result<()>;
+
     /// Makes content and size durable. After an error nothing is known of either, and a
     /// later success means nothing: the kernel reports a lost write once.
     ///

@@ -209,6 +209,10 @@ impl DiskFile for RealFile {
         self.file.write_all_at(bytes, offset)
     }
 
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.file.set_len(size)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }

@@ -484,6 +484,17 @@ impl DiskFile for SimulatedFile {
         })
     }
 
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.disk.step(|state| {
+            let file = state.file(self.ino);
+            file.bytes
+                .resize(usize::try_from(size).map_err(io::Error::other)?, 0);
+            file.is_synced = false;
+            file.version += 1;
+            Ok(())
+        })
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.disk.step(|state| {
             let is_honest = state.is_honest;

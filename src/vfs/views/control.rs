@@ -335,6 +335,7 @@ fn status(views: &Views) -> String {
         "index": views.snapshot().view().digest().to_string(),
         "images": views.snapshot().images(),
         "indexing": passes,
+        "drop_box": views.drop_box_status(),
         "errors": errors,
     });
     format!("{status:#}\n")

@@ -33,6 +33,7 @@ mod tree;
 mod xattr;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::fs::Metadata;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
@@ -118,10 +119,25 @@ pub struct Views {
     warned: Mutex<HashSet<Digest>>,
     /// What stands in the root as the drop box; an empty directory where nothing is
     /// accepted.
-    drop_box: OnceLock<Arc<dyn Node>>,
+    drop_box: OnceLock<PlacedDropBox>,
     options: ViewsOptions,
     owner: (u32, u32),
     since: SystemTime,
+}
+
+/// What says for `status.json` how something fares.
+type Status = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// A drop box in the root.
+struct PlacedDropBox {
+    node: Arc<dyn Node>,
+    status: Status,
+}
+
+impl fmt::Debug for PlacedDropBox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.node.fmt(f)
+    }
 }
 
 /// The name of the drop box in the root.
@@ -170,16 +186,23 @@ impl Views {
         Arc::new(LevelDir::root(self))
     }
 
-    /// Puts a drop box in the root. Only the first one counts.
-    pub fn place_drop_box(&self, node: Arc<dyn Node>) {
-        let (Ok(()) | Err(_)) = self.drop_box.set(node);
+    /// Puts a drop box in the root, and what `status` says of it in `status.json`. Only the
+    /// first one counts.
+    pub fn place_drop_box(&self, node: Arc<dyn Node>, status: Status) {
+        let (Ok(()) | Err(_)) = self.drop_box.set(PlacedDropBox { node, status });
+    }
+
+    /// How the drop box fares; null where there is none.
+    fn drop_box_status(&self) -> serde_json::Value {
+        let placed = self.drop_box.get();
+        placed.map_or(serde_json::Value::Null, |placed| (placed.status)())
     }
 
     fn drop_box(self: &Arc<Self>) -> Child {
         match self.drop_box.get() {
-            Some(node) => Child {
+            Some(placed) => Child {
                 name: DROP_BOX.to_vec(),
-                node: node.clone(),
+                node: placed.node.clone(),
             },
             None => {
                 let place = Place::default().below(DROP_BOX);
@@ -356,6 +379,12 @@ impl Views {
             },
             false => attr,
         }
+    }
+
+    /// The owner and group of what has none of its own.
+    #[must_use]
+    pub fn owner(&self) -> (u32, u32) {
+        self.owner
     }
 
     /// When index.json was last written.

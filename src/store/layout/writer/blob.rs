@@ -1,5 +1,6 @@
 //! One blob being written: bytes -> hash -> temporary -> commit.
 
+mod anywhere;
 mod sealed;
 
 use std::io::{self, Write};
@@ -164,7 +165,10 @@ impl BlobWriter {
         let flushed = self.flush_buffer();
         flushed.map_err(|source| self.writer.write_error(source))?;
         let hashing = std::mem::replace(&mut self.hashing, Hashing::Here(Hasher::sha256()));
-        Ok(hashing.finish())
+        match hashing.finish() {
+            Some(digest) => Ok(digest),
+            None => sealed::sha256(&self.writer, self.temporary.file()),
+        }
     }
 
     fn publish(mut self, digest: Digest) -> Result<StoredBlob, Error> {
@@ -237,6 +241,8 @@ enum Hashing {
         empty: Receiver<Vec<u8>>,
         thread: JoinHandle<Hasher>,
     },
+    /// Not any more: the bytes did not come in order.
+    Stale,
 }
 
 impl Hashing {
@@ -281,19 +287,30 @@ impl Hashing {
                 drop(full.send(chunk));
                 empty.try_recv().unwrap_or_default()
             }
+            Self::Stale => {
+                chunk.clear();
+                chunk
+            }
         }
     }
 
-    fn finish(self) -> Digest {
+    /// Whether all bytes so far came in order.
+    fn is_in_order(&self) -> bool {
+        !matches!(self, Self::Stale)
+    }
+
+    /// The digest, if all bytes came in order.
+    fn finish(self) -> Option<Digest> {
         match self {
-            Self::Here(hasher) => hasher.finish(),
+            Self::Here(hasher) => Some(hasher.finish()),
             Self::Beside { full, thread, .. } => {
                 drop(full);
                 match thread.join() {
-                    Ok(hasher) => hasher.finish(),
+                    Ok(hasher) => Some(hasher.finish()),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
+            Self::Stale => None,
         }
     }
 }

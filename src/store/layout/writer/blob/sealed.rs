@@ -134,9 +134,16 @@ pub(super) fn hash_again(
     file: &dyn DiskFile,
     algorithm: Algorithm,
 ) -> Result<Option<Digest>, Error> {
-    let Some(mut hasher) = Hasher::new(algorithm) else {
-        return Ok(None);
-    };
+    let hasher = Hasher::new(algorithm);
+    hasher.map(|hasher| hash(writer, file, hasher)).transpose()
+}
+
+/// The usual digest, from the file.
+pub(super) fn sha256(writer: &LayoutWriter, file: &dyn DiskFile) -> Result<Digest, Error> {
+    hash(writer, file, Hasher::sha256())
+}
+
+fn hash(writer: &LayoutWriter, file: &dyn DiskFile, mut hasher: Hasher) -> Result<Digest, Error> {
     let mut buf = vec![0; CHUNK];
     let mut offset = 0;
     loop {
@@ -144,7 +151,7 @@ pub(super) fn hash_again(
             .read_at(&mut buf, offset)
             .map_err(|source| writer.io("read", temporary::DIRECTORY, source))?;
         if len == 0 {
-            return Ok(Some(hasher.finish()));
+            return Ok(hasher.finish());
         }
         hasher.update(&buf[..len]);
         offset += len as u64;

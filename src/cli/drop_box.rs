@@ -1,0 +1,33 @@
+//! The drop box of a mount.
+
+use std::sync::Arc;
+
+use ocifs::ingest::{Ingest, IngestOptions};
+use ocifs::store::layout::Committer;
+use ocifs::store::layout::refs::Collision;
+use ocifs::vfs::dropbox::{Commits, DropBox, DropBoxOptions, Limits};
+
+use super::mount::Arguments;
+use super::source::Source;
+
+/// Puts a drop box into the root of what is going to be mounted.
+pub(crate) fn place(
+    source: &Source,
+    committer: &Arc<Committer>,
+    collision: Collision,
+    arguments: &Arguments,
+) -> Arc<DropBox> {
+    let ingest = Ingest::new(committer.writer().clone(), IngestOptions::default());
+    let options = DropBoxOptions {
+        owner: source.views.owner(),
+        // Whoever may use the mount may drop things, and remove only what is theirs.
+        mode: if arguments.allow_other { 0o1777 } else { 0o755 },
+        limits: Limits::default(),
+    };
+    let commits = Commits::new(committer.clone(), ingest, collision);
+    let drop_box = DropBox::new(commits, None, options);
+    let reporter = drop_box.clone();
+    let status = Box::new(move || reporter.status());
+    source.views.place_drop_box(drop_box.node(), status);
+    drop_box
+}
