@@ -24,9 +24,9 @@ pub struct Limits {
     pub path_bytes: u64,
     /// The most steps of looking paths up in lower layers, for hard links and where symlinks
     /// send entries: one for each name on a path, and for each layer in which that is looked
-    /// up; one for each 256 bytes that are compared or copied; and, from the second round on,
-    /// one for each entry of all layers. This many take some seconds; real images need some
-    /// thousand.
+    /// up, up to six in large directories; one for each 256 bytes that are compared or
+    /// copied; and, from the second round on, one for each entry of all layers. This many
+    /// take up to ten seconds; real images need some thousand.
     pub steps: u64,
     /// How often symlinks in lower layers may send entries elsewhere, and those again. Each
     /// round moves all that it finds; images need one or two.

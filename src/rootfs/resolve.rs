@@ -16,6 +16,9 @@ const MAX_FOLLOWED: usize = 255;
 /// So many bytes of a path or a name cost one step more: targets of links may be long.
 const LONG: u64 = 256;
 
+/// A directory of twice as many names, so often, costs one step more to look into.
+const DOUBLINGS: u32 = 4;
+
 /// Why a path cannot be walked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stuck {
@@ -204,8 +207,10 @@ impl<'a> Lower<'a> {
         let hides = [&b".wh."[..], name].concat();
         let mut directories = Vec::new();
         for parent in parents {
-            self.steps.spend(1)?;
             let tree = &self.layers[parent.layer as usize];
+            let names = tree.names(parent.node).len();
+            self.steps
+                .spend(1 + u64::from(names.max(1).ilog2() / DOUBLINGS))?;
             if let Some(node) = tree.find(parent.node, name)
                 && meaning(name, tree.node(node).kind) == Ok(Meaning::Plain)
             {

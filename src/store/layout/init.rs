@@ -71,10 +71,12 @@ fn missing_above(path: &Path) -> Vec<&Path> {
     above
 }
 
-/// Makes the names in a directory durable, where its file system has to be told.
+/// Makes the names in a directory durable, where its file system has to be told, and whoever
+/// may write there may read it.
 fn sync(directory: &Path) -> io::Result<()> {
-    match fs::File::open(directory)?.sync_all() {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+    use io::ErrorKind::{InvalidInput, PermissionDenied};
+    match fs::File::open(directory).and_then(|directory| directory.sync_all()) {
+        Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied) => Ok(()),
         other => other,
     }
 }
