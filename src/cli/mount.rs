@@ -180,7 +180,7 @@ fn serve(
     };
     let drop_box = committer
         .as_ref()
-        .map(|committer| drop_box::place(&source, committer, collision, arguments));
+        .map(|committer| drop_box::place(&source, committer, &shown, collision, arguments));
     let options = MountOptions {
         source: arguments.source.to_string_lossy().into_owned(),
         allow_other: arguments.allow_other,

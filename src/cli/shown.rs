@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ocifs::fuse::Notifier;
 use ocifs::store::View;
@@ -16,18 +16,29 @@ use parking_lot::Mutex;
 
 use super::source::Source;
 
+/// How long it is waited until the kernel has been told. Only a request that waits for a
+/// layer, with the directory locked, keeps it from being told at once.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Shown {
     views: Arc<Views>,
     vfs: Arc<Vfs>,
     /// Held by whoever shows a view.
-    notices: Mutex<Sender<Vec<Notice>>>,
+    notices: Mutex<Sender<Message>>,
 }
 
 /// What the kernel is to be told.
 #[derive(Debug)]
-pub(crate) struct Notices(Receiver<Vec<Notice>>);
+pub(crate) struct Notices(Receiver<Message>);
+
+#[derive(Debug)]
+enum Message {
+    Forget(Vec<Notice>),
+    /// Says when everything before it has been told.
+    Told(Sender<()>),
+}
 
 impl Shown {
     pub(crate) fn new(source: &Source) -> (Arc<Self>, Notices) {
@@ -61,9 +72,20 @@ impl Shown {
         self.tell(&self.notices.lock(), moved);
     }
 
-    fn tell(&self, notices: &Sender<Vec<Notice>>, moved: &[Moved]) {
+    /// Waits until the kernel knows what was shown, so that what is asked of it from now on
+    /// is answered by that. Not for a thread for which the kernel holds a directory.
+    pub(crate) fn settle(&self) {
+        let (sender, told) = mpsc::channel();
+        // Without a mount there is nobody to wait for.
+        if self.notices.lock().send(Message::Told(sender)).is_ok() {
+            let (Ok(()) | Err(_)) = told.recv_timeout(PATIENCE);
+        }
+    }
+
+    fn tell(&self, notices: &Sender<Message>, moved: &[Moved]) {
         // Without a mount there is nobody to tell.
-        let (Ok(()) | Err(_)) = notices.send(self.vfs.notices(moved, &Views::root_key()));
+        let notice = self.vfs.notices(moved, &Views::root_key());
+        let (Ok(()) | Err(_)) = notices.send(Message::Forget(notice));
     }
 }
 
@@ -74,8 +96,14 @@ impl Notices {
     /// If there is no thread to be had.
     pub(crate) fn tell(self, notifier: Notifier) -> anyhow::Result<()> {
         let tell = move || {
-            for notices in self.0 {
-                notifier.forget_names(&notices);
+            for message in self.0 {
+                match message {
+                    Message::Forget(notices) => notifier.forget_names(&notices),
+                    Message::Told(sender) => {
+                        // Nobody may wait any more.
+                        let (Ok(()) | Err(_)) = sender.send(());
+                    }
+                }
             }
         };
         std::thread::Builder::new()

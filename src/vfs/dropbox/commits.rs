@@ -1,5 +1,6 @@
 //! How what was dropped gets into the layout.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::ingest::{self, Ingest, Name, Report};
@@ -14,23 +15,41 @@ use crate::store::layout::writer::{self, BlobWriter, SealedBlob, StoredBlob};
 /// An entry of the index that a drop has made: its name, and what it was then.
 pub(super) type Made = (Option<String>, Digest);
 
+/// Waits until the kernel knows of what was committed, or gives up.
+pub type Settle = Box<dyn Fn() + Send + Sync>;
+
 /// Commits drops.
-#[derive(Debug)]
 pub struct Commits {
     committer: Arc<Committer>,
     ingest: Ingest,
     collision: Collision,
+    settle: Settle,
+}
+
+impl fmt::Debug for Commits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commits")
+            .field("committer", &self.committer)
+            .field("collision", &self.collision)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Commits {
     /// Commits by `committer` what `ingest` has prepared for the same layout; `collision`
-    /// says what becomes of refs that are there.
+    /// says what becomes of refs that are there. Who closes a drop is answered after `settle`.
     #[must_use]
-    pub fn new(committer: Arc<Committer>, ingest: Ingest, collision: Collision) -> Self {
+    pub fn new(
+        committer: Arc<Committer>,
+        ingest: Ingest,
+        collision: Collision,
+        settle: Settle,
+    ) -> Self {
         Self {
             committer,
             ingest,
             collision,
+            settle,
         }
     }
 
@@ -83,6 +102,7 @@ impl Commits {
                 .collect())
         })?;
         *made = committed.answer;
+        (self.settle)();
         Ok(published.report().clone())
     }
 }

@@ -12,22 +12,19 @@
 //! | close | some | they are committed, and the verdict is answered |
 //! | close | none, never any | nothing: `dd` and shells close a duplicate first |
 //! | close | none, after a verdict | a refusal is told again |
-//! | close by a writer of these bytes whom a signal ends | some | nothing is committed |
+//! | close by the last writer of these, whom a signal ends | some | nothing is committed |
 //! | the last descriptor goes | none, never any | an empty file is committed |
 //! | the last descriptor goes | some | the writer was killed: refused |
 //!
-//! Who writes after another writer was killed goes on in its place. An error of the disk is
-//! the end: every later request gets the same one.
+//! Who writes after another writer goes on in its place, also if that one was killed: the
+//! kernel may tell of its end later. An error of the disk is the end: every later request
+//! gets the same one.
 
 use crate::vfs::error::Error;
 use crate::vfs::writable::Holder;
 
 use super::closer::Closer;
 use super::refusal::Refusal;
-
-/// How many writers of one drop are told apart. More than this many processes that share
-/// one open file all count as one that is never killed.
-const MAX_WRITERS: usize = 64;
 
 /// Where a drop is.
 #[derive(Debug, Clone)]
@@ -64,8 +61,8 @@ pub(super) struct Course {
     was_written: bool,
     /// Whether there are bytes since the last verdict.
     is_pending: bool,
-    /// Who wrote those, as far as that is known.
-    writers: Vec<Holder>,
+    /// Who wrote the last of those.
+    writer: Option<Holder>,
     /// The signal that ended one of those, if nobody has written since.
     killed: Option<i32>,
     /// What ended it for good.
@@ -80,7 +77,7 @@ impl Course {
             is_open: true,
             was_written: false,
             is_pending: false,
-            writers: Vec::new(),
+            writer: None,
             killed: None,
             dead: None,
         }
@@ -136,9 +133,7 @@ impl Course {
         self.was_written = true;
         self.is_pending = true;
         self.killed = None;
-        if !self.writers.contains(&by) && self.writers.len() <= MAX_WRITERS {
-            self.writers.push(by);
-        }
+        self.writer = Some(by);
     }
 
     /// A descriptor was closed.
@@ -151,7 +146,7 @@ impl Course {
                 self.killed = Some(signal);
                 Closing::Nothing
             }
-            (Closer::Killed(signal), _) if self.is_pending && self.is_writer(by) => {
+            (Closer::Killed(signal), _) if self.is_pending && self.writer == Some(by) => {
                 self.killed = Some(signal);
                 Closing::Nothing
             }
@@ -191,7 +186,7 @@ impl Course {
     pub(super) fn begin(&mut self) {
         self.stage = Stage::Committing;
         self.is_pending = false;
-        self.writers.clear();
+        self.writer = None;
     }
 
     /// The verdict.
@@ -208,11 +203,7 @@ impl Course {
         self.stage = Stage::Receiving;
         self.is_pending = false;
         self.was_written = true;
-        self.writers.clear();
-    }
-
-    fn is_writer(&self, holder: Holder) -> bool {
-        self.writers.len() <= MAX_WRITERS && self.writers.contains(&holder)
+        self.writer = None;
     }
 }
 
@@ -386,6 +377,16 @@ mod tests {
                 "refused",
             ),
             (
+                "(timeout 1 yes; echo b) >, told late",
+                &[
+                    Write(CP),
+                    Write(SHELL),
+                    Kill(CP, Nothing),
+                    Close(SHELL, Committed),
+                ],
+                "committed",
+            ),
+            (
                 "(timeout 1 yes; echo b) >",
                 &[
                     Write(CP),
@@ -427,16 +428,5 @@ mod tests {
             };
             assert_eq!(stage, *end, "{name}");
         }
-    }
-
-    #[test]
-    fn a_crowd_of_writers_is_never_killed() {
-        let mut course = Course::new();
-        let crowd = u64::try_from(MAX_WRITERS + 10).expect("it is small");
-        for number in 0..crowd {
-            course.written(Holder(number));
-        }
-        assert_eq!(of(&course.close(Holder(0), Closer::Killed(9))), Nothing);
-        assert_eq!(of(&course.close(Holder(1), Closer::Living)), Committed);
     }
 }
