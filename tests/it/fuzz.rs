@@ -14,7 +14,9 @@ use crate::targets::zstd_checkpoints;
 const ROUNDS: u64 = 5000;
 
 /// A try with one of these costs a hundred times as much as others.
-const SLOW: (&str, u64) = ("zstd_checkpoints", 300);
+const SLOW: [(&str, u64); 2] = [(CHECKPOINTS, 300), ("ingest", 1500)];
+
+const CHECKPOINTS: &str = "zstd_checkpoints";
 
 fn seeds(target: &Target) -> TestResult<Vec<Vec<u8>>> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -31,7 +33,8 @@ fn run(name: &str) -> TestResult {
     for (number, seed) in seeds.iter().enumerate() {
         try_one(target, seed, &format!("seed-{number}"))?;
     }
-    let rounds = if name == SLOW.0 { SLOW.1 } else { ROUNDS };
+    let slow = SLOW.iter().find(|slow| slow.0 == name);
+    let rounds = slow.map_or(ROUNDS, |slow| slow.1);
     let mut random = Random::of_seed(1);
     for round in 0..rounds {
         try_one(
@@ -94,7 +97,7 @@ fn zstd() -> TestResult {
 
 #[test]
 fn checkpoints() -> TestResult {
-    run("zstd_checkpoints")
+    run(CHECKPOINTS)
 }
 
 #[test]
@@ -122,10 +125,15 @@ fn documents() -> TestResult {
     run("documents")
 }
 
+#[test]
+fn ingest() -> TestResult {
+    run("ingest")
+}
+
 /// Recipes must lead somewhere, or the target would check nothing.
 #[test]
 fn recipes_make_checkpoints() -> TestResult {
-    let target = TARGETS.iter().find(|target| target.name == SLOW.0);
+    let target = TARGETS.iter().find(|target| target.name == CHECKPOINTS);
     let seeds = seeds(target.ok_or("no such target")?)?;
     let counts: Vec<usize> = seeds
         .iter()

@@ -14,6 +14,7 @@ pub mod access;
 pub mod blocks;
 pub mod documents;
 pub mod gzip;
+pub mod ingest;
 pub mod json;
 pub mod names;
 #[allow(

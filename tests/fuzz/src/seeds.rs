@@ -1,7 +1,7 @@
 //! Where fuzzing starts: what is in tests/golden, and what is made of it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use ocifs::oci::Digest;
 use ocifs::store::{Blob, CacheDir, Verdicts, verify};
 
 use super::random::Random;
-use super::{documents, gzip, json, names, tar, toc_file, zstd, zstd_checkpoints};
+use super::{documents, gzip, ingest, json, names, tar, toc_file, zstd, zstd_checkpoints};
 
 /// A parser, what must hold of it, and what it is tried on first.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target {
         name: "gzip",
         check: gzip::check,
@@ -63,6 +63,11 @@ pub const TARGETS: [Target; 8] = [
         name: "documents",
         check: documents::check,
         seeds: Golden::documents,
+    },
+    Target {
+        name: "ingest",
+        check: ingest::check,
+        seeds: Golden::drops,
     },
 ];
 
@@ -143,6 +148,21 @@ impl Golden {
         texts.sort();
         texts.dedup();
         Ok(texts)
+    }
+
+    /// What may be dropped: archives and layers, also decoded, and documents.
+    fn drops(&self) -> io::Result<Vec<Vec<u8>>> {
+        let is_tar = |name: &str| !name.starts_with("fuzz-") && name.contains(".tar");
+        let mut drops = self.bytes(is_tar)?;
+        let archives = self.bytes(|name| name.ends_with("-archive.tar.gz"))?;
+        for archive in archives {
+            let mut decoded = Vec::new();
+            flate2::read::MultiGzDecoder::new(&archive[..]).read_to_end(&mut decoded)?;
+            drops.push(decoded);
+        }
+        drops.extend(self.documents()?);
+        drops.push(b"notes\n".to_vec());
+        Ok(drops)
     }
 
     /// The files of Tocs that are kept for compressed tars.
