@@ -160,8 +160,8 @@ fn open(file: &Path) -> anyhow::Result<Input> {
         return Ok(Input::Stream(Box::new(io::stdin())));
     }
     let shown = file.display();
-    let opened =
-        File::open(source::locate(file)?).with_context(|| format!("cannot open {shown}"))?;
+    // Not by its absolute path: what the shell calls /dev/fd/63 has none.
+    let opened = File::open(file).map_err(|error| source::not_found(file, &error))?;
     let metadata = opened.metadata()?;
     if metadata.is_dir() {
         let text = format!("{shown} is a directory; pack it with tar, or copy it with skopeo");

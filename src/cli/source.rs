@@ -125,21 +125,24 @@ pub(crate) struct Source {
 /// # Errors
 /// If it is not there.
 pub(crate) fn locate(path: &Path) -> anyhow::Result<PathBuf> {
-    path.canonicalize().map_err(|error| {
-        let (shown, missing) = (path.display(), error.kind() == io::ErrorKind::NotFound);
-        let refusal = if missing {
-            Refusal {
-                status: Status::Finding,
-                message: format!("{shown} does not exist"),
-            }
-        } else {
-            Refusal {
-                status: Status::Failure,
-                message: format!("cannot look at {shown}: {error}"),
-            }
-        };
-        refusal.into()
-    })
+    path.canonicalize()
+        .map_err(|error| not_found(path, &error).into())
+}
+
+/// Why what the user named cannot be used.
+pub(crate) fn not_found(path: &Path, error: &io::Error) -> Refusal {
+    let shown = path.display();
+    if error.kind() == io::ErrorKind::NotFound {
+        Refusal {
+            status: Status::Finding,
+            message: format!("{shown} does not exist"),
+        }
+    } else {
+        Refusal {
+            status: Status::Failure,
+            message: format!("cannot look at {shown}: {error}"),
+        }
+    }
 }
 
 /// Where a layout is going to be mounted, and how.

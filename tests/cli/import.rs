@@ -104,7 +104,7 @@ fn files_become_what_they_are() {
 fn json_says_it_all() {
     let sample = Sample::new();
     let good = sample.file("notes", b"hello\n");
-    let bad = sample.file("bad.tar", &tar_of(&[("a", b"1")])[..600]);
+    let bad = sample.file("bad.tar", &tar_of(&[("a", &[1; 1000])])[..600]);
     let reports = sample.json(&[&good, &bad]);
     let first = &reports[0];
     assert_eq!(first["file"], json!(good));
@@ -126,7 +126,7 @@ fn exit_status() {
     let sample = Sample::new();
     let text = sample.file("notes", b"hello\n");
     let other = sample.file("other", b"other\n");
-    let bad = sample.file("bad.tar", &tar_of(&[("a", b"1")])[..600]);
+    let bad = sample.file("bad.tar", &tar_of(&[("a", &[1; 1000])])[..600]);
     let percent = sample.file("50%", b"x");
     let missing = json!({
         "schemaVersion": 2,
@@ -201,7 +201,7 @@ fn refs_move_only_when_that_is_allowed() {
 #[test]
 fn one_bad_file_hinders_no_other() {
     let sample = Sample::new();
-    let bad = sample.file("bad.tar", &tar_of(&[("a", b"1")])[..600]);
+    let bad = sample.file("bad.tar", &tar_of(&[("a", &[1; 1000])])[..600]);
     let good = sample.file("good", b"1");
     let output = sample.import(&[&bad, &good]);
     assert_eq!(output.status.code(), Some(3));

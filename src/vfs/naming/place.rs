@@ -109,7 +109,7 @@ impl Naming {
         level: RefLevel<'_>,
         target: &[u8],
     ) -> Result<String, Error> {
-        let path = self.from_root(level, target).ok_or(Error::Invalid)?;
+        let path = self.path_from_root(level, target).ok_or(Error::Invalid)?;
         let node = vfs.resolve_at_once(&path).map_err(|error| match error {
             Error::NotFound | Error::NotDirectory => Error::Invalid,
             other => other,
@@ -125,7 +125,7 @@ impl Naming {
     }
 
     /// The target of a link in `level`, from the mount root.
-    fn from_root(&self, level: RefLevel<'_>, target: &[u8]) -> Option<Vec<u8>> {
+    fn path_from_root(&self, level: RefLevel<'_>, target: &[u8]) -> Option<Vec<u8>> {
         if !target.starts_with(b"/") {
             let mut path = level.path.join(&b'/');
             path.push(b'/');
