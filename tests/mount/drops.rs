@@ -83,12 +83,13 @@ fn errno<T>(result: io::Result<T>) -> Option<i32> {
 /// Closes a file and says what that answered.
 fn close(file: File) -> io::Result<()> {
     let fd = std::os::fd::IntoRawFd::into_raw_fd(file);
-    // SAFETY: the number was that of a file which nobody else has.
     #[expect(
         unsafe_code,
         reason = "the standard library does not say what close answers"
     )]
-    match unsafe { libc::close(fd) } {
+    // SAFETY: the number was that of a file which nobody else has.
+    let closed = unsafe { libc::close(fd) };
+    match closed {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
