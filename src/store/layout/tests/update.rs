@@ -157,17 +157,23 @@ fn what_somebody_else_writes_all_the_time_is_replaced() -> TestResult {
             }
         }
     };
-    let stored = std::thread::scope(|scope| {
+    let is_replaced =
+        || -> io::Result<bool> { Ok(file.metadata()?.ino() != fs::metadata(&path)?.ino()) };
+    std::thread::scope(|scope| -> TestResult {
         scope.spawn(change);
-        while changes.load(Ordering::Relaxed) < 2 {
-            std::thread::yield_now();
+        let writer = writer(&dir)?;
+        // On a busy machine no change may fall into the hashing.
+        let mut outcome = Ok(());
+        for _ in 0..100 {
+            outcome = writer.store(&bytes).map(drop);
+            if outcome.is_err() || is_replaced()? {
+                break;
+            }
         }
-        let stored = writer(&dir).and_then(|writer| writer.store(&bytes));
         is_over.store(true, Ordering::Relaxed);
-        stored
-    });
-    assert_eq!(stored?.digest(), &Digest::of(&bytes));
-    assert_ne!(file.metadata()?.ino(), fs::metadata(&path)?.ino());
+        Ok(outcome?)
+    })?;
+    assert!(is_replaced()?);
     assert_eq!(fs::read(&path)?, bytes);
     Ok(())
 }

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_order_the_bytes_and_the_digest_are_right() -> Result<(), crate::vfs::Error> {
+    fn whatever_the_order_the_bytes_and_the_digest_are_right() -> Result<(), Box<dyn std::error::Error>> {
         let chunk = CHUNK as u64;
         let rows: &[(&str, &[Step])] = &[
             ("nothing", &[]),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_published_blob_is_never_changed() -> Result<(), crate::vfs::Error> {
+    fn a_published_blob_is_never_changed() -> Result<(), Box<dyn std::error::Error>> {
         let (dir, layout) = writer();
         let mut blob = layout.blob().expect("a blob can be begun");
         blob.write_at(b"first", 0)?;
