@@ -316,10 +316,10 @@ fn mount_options() {
     }
     let sample = Sample::new();
     let rows: [(&str, &[&str], &[&str]); 4] = [
-        ("", &["ro", "nosuid", "nodev"], &["noexec", "noatime"]),
-        ("noexec", &["ro", "nosuid", "nodev", "noexec"], &[]),
-        ("suid,dev", &["ro"], &["nosuid", "nodev"]),
-        ("noatime,nosuid", &["ro", "nosuid", "nodev", "noatime"], &[]),
+        ("", &["rw", "nosuid", "nodev"], &["noexec", "noatime"]),
+        ("noexec", &["rw", "nosuid", "nodev", "noexec"], &[]),
+        ("suid,dev", &["rw"], &["nosuid", "nodev"]),
+        ("noatime,nosuid", &["rw", "nosuid", "nodev", "noatime"], &[]),
     ];
     for (given, has, lacks) in rows {
         let mut options = MountOptions::new(sample.layout.path());
@@ -343,6 +343,11 @@ fn mount_options() {
         assert_eq!(fields[kind + 1], "fuse.oci-layout", "{line}");
         assert_eq!(Path::new(fields[kind + 2]), sample.layout.path(), "{line}");
     }
+    let options = MountOptions::new(sample.layout.path()).arg("--read-only");
+    let mount = options.start();
+    let line = mount_line(mount.path()).expect("it is mounted");
+    let flags = line.split(' ').nth(5).unwrap_or_default();
+    assert!(flags.split(',').any(|flag| flag == "ro"), "{line}");
 }
 
 #[test]

@@ -140,7 +140,8 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_order_the_bytes_and_the_digest_are_right() -> Result<(), Box<dyn std::error::Error>> {
+    fn whatever_the_order_the_bytes_and_the_digest_are_right()
+    -> Result<(), Box<dyn std::error::Error>> {
         let chunk = CHUNK as u64;
         let rows: &[(&str, &[Step])] = &[
             ("nothing", &[]),
