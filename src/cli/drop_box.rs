@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use ocifs::ingest::{Ingest, IngestOptions};
+use ocifs::oci::media_type::LayerCompression;
 use ocifs::store::layout::Committer;
 use ocifs::store::layout::refs::Collision;
+use ocifs::vfs::dropbox::session::{Sessions, SessionsOptions};
 use ocifs::vfs::dropbox::{Commits, DropBox, DropBoxOptions, Limits};
 
 use super::mount::Arguments;
@@ -31,9 +33,33 @@ pub(crate) fn place(
         Box::new(move || shown.settle())
     };
     let commits = Commits::new(committer.clone(), ingest, collision, settle);
-    let drop_box = DropBox::new(commits, None, options);
+    let sessions = sessions(source, committer, collision);
+    let drop_box = DropBox::new(commits, sessions, options);
     let reporter = drop_box.clone();
     let status = Box::new(move || reporter.status());
     source.views.place_drop_box(drop_box.node(), status);
     drop_box
+}
+
+/// The sessions that there are; without a place for them there can be none.
+fn sessions(
+    source: &Source,
+    committer: &Arc<Committer>,
+    collision: Collision,
+) -> Option<Arc<Sessions>> {
+    let options = SessionsOptions {
+        collision,
+        compression: LayerCompression::Gzip,
+    };
+    let (layout, verdicts) = (source.layout.clone(), source.verdicts.clone());
+    match Sessions::open(layout, committer.clone(), verdicts, options) {
+        Ok(sessions) => {
+            source.vfs.heed(sessions.postponed().clone());
+            Some(sessions)
+        }
+        Err(error) => {
+            log::warn!("there are no sessions: {error}");
+            None
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! `inspect` show comes from the very tree that a mount shows.
 
 mod cat;
+mod commit;
 mod daemon;
 mod demo;
 mod drop_box;
@@ -88,6 +89,8 @@ enum Command {
     Tag(tag::Arguments),
     /// Take a name away; blobs stay.
     Untag(untag::Arguments),
+    /// Publish a session of a mount: what `mkdir` made in incoming/.
+    Commit(commit::Arguments),
     /// Say what is mounted and how it fares.
     Status(status::Arguments),
     /// Build a sample layout, mount it and show a short tour.
@@ -111,6 +114,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Import(arguments) => import::run(&arguments),
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Untag(arguments) => untag::run(&arguments),
+        Command::Commit(arguments) => commit::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }

@@ -97,6 +97,14 @@ fn text(answer: &Value) -> String {
             &format!("{}, {done} of {total}", shown(&pass["layer"])),
         );
     }
+    for session in status["drop_box"]["sessions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let path = shown(&session["path"]);
+        row("session", &format!("{path}, not published"));
+    }
     for fault in status["errors"].as_array().into_iter().flatten() {
         row(
             "error",
@@ -116,10 +124,12 @@ mod tests {
         assert_eq!(text(&silent), "/m\n  layout    /l\n  problem   gone");
         let status = json!({"pid": 7, "since": 0, "images": 2,
             "indexing": [{"layer": "sha256:x", "done": 1024, "total": 2048}],
+            "drop_box": {"sessions": [{"path": "incoming/job"}]},
             "errors": [{"code": "BLOB_DIGEST", "text": "a\u{1b}"}]});
         let answer = json!({"mountpoint": "/m", "source": "/l", "status": status});
         let expected = "/m\n  layout    /l\n  pid       7\n  since     1970-01-01T00:00:00Z\n  \
             images    2\n  indexing  sha256:x, 1.0 KiB of 2.0 KiB\n  \
+            session   incoming/job, not published\n  \
             error     BLOB_DIGEST: a\\u{1b}";
         assert_eq!(text(&answer), expected);
     }

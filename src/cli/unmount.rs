@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use ocifs::fuse::{self, Unmount};
 
-use super::daemon::Daemon;
+use super::daemon::{self, Daemon};
 use super::output;
 
 /// How long a daemon may take to say who it is.
@@ -48,7 +48,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 pub(crate) fn unmount(mountpoint: &Path, how: Unmount) -> anyhow::Result<()> {
     // Asked before: afterwards nobody is there to answer.
     let daemon = Daemon::of(mountpoint, ASK_PATIENCE);
+    let sessions = sessions(mountpoint);
     fuse::unmount(mountpoint, how)?;
+    for session in sessions {
+        let shown = output::printable(session.as_bytes());
+        output::note(&format!(
+            "{shown} is not published; it is there again when the layout is mounted"
+        ));
+    }
     let Some(daemon) = daemon else { return Ok(()) };
     if how == Unmount::Detach {
         daemon.terminate();
@@ -60,4 +67,16 @@ pub(crate) fn unmount(mountpoint: &Path, how: Unmount) -> anyhow::Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The sessions of a mount that are not published.
+fn sessions(mountpoint: &Path) -> Vec<String> {
+    let Ok(status) = daemon::status(mountpoint, ASK_PATIENCE) else {
+        return Vec::new();
+    };
+    let sessions = status["drop_box"]["sessions"].as_array().into_iter();
+    sessions
+        .flatten()
+        .filter_map(|session| session["path"].as_str().map(str::to_owned))
+        .collect()
 }

@@ -184,12 +184,12 @@ pub(super) fn set_time(time: TimeOrNow) -> SetTime {
             nanoseconds: after.subsec_nanos(),
         },
         Err(before) => {
-            // Nanoseconds count upwards, also before the epoch.
+            // The two parts as the kernel sent them: fuser takes both of them from the
+            // epoch, although nanoseconds count upwards before it too.
             let before = before.duration();
-            let part = before.subsec_nanos();
             Time {
-                seconds: -signed(before.as_secs()) - i64::from(part > 0),
-                nanoseconds: (1_000_000_000 - part) % 1_000_000_000,
+                seconds: -signed(before.as_secs()),
+                nanoseconds: before.subsec_nanos(),
             }
         }
     })
@@ -237,14 +237,20 @@ mod tests {
     }
 
     #[test]
-    fn times_come_back_as_they_went() {
+    fn times_are_set_as_the_kernel_sent_them() {
         for (seconds, nanoseconds) in [(0, 0), (-1, 250_000_000), (-2, 0), (7, 1), (-1, 999)] {
+            // As fuser makes it of the two numbers.
+            let part = Duration::new(i64::unsigned_abs(seconds), nanoseconds);
+            let sent = match seconds < 0 {
+                true => UNIX_EPOCH - part,
+                false => UNIX_EPOCH + part,
+            };
             let time = Time {
                 seconds,
                 nanoseconds,
             };
-            let back = set_time(TimeOrNow::SpecificTime(system_time(time)));
-            assert_eq!(back, SetTime::At(time));
+            let set = set_time(TimeOrNow::SpecificTime(sent));
+            assert_eq!(set, SetTime::At(time));
         }
     }
 }

@@ -77,8 +77,17 @@ impl Filesystem for FuseAdapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (parent, name) = (Ino(parent.0), name.as_bytes());
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (parent, name, caller) = (Ino(parent.0), name.as_bytes(), caller::of(req));
+        if self.holds(|vfs| vfs.is_postponed(&caller)) {
+            let name = name.to_vec();
+            // In a line of its own: nobody else waits for this.
+            let line = Ino(u64::MAX - u64::from(caller.pid));
+            return self.wait(line, move |vfs, _| {
+                vfs.wait_postponed(&caller);
+                replies::entry("lookup", parent, vfs.lookup(parent, &name), reply);
+            });
+        }
         if self.holds(|vfs| vfs.would_wait_inside(parent)) {
             let name = name.to_vec();
             return self.wait(parent, move |vfs, _| {

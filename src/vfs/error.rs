@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::store::layout::{refs, writer};
 use crate::store::{layout, lock, verify};
-use crate::{ingest, layer, oci, rootfs, stream};
+use crate::{ingest, layer, oci, pack, rootfs, stream};
 
 /// Why a request at the mount was refused.
 ///
@@ -50,6 +50,9 @@ pub enum Error {
     /// Somebody else is at work on it.
     #[error("busy")]
     Busy,
+    /// A file of the session is open for writing, or mapped so.
+    #[error("{0} is open for writing")]
+    InUse(Arc<str>),
     /// The directory is not empty.
     #[error("directory not empty")]
     NotEmpty,
@@ -126,7 +129,7 @@ impl Error {
             Self::ReadOnly => libc::EROFS,
             Self::NotPermitted => libc::EPERM,
             Self::Exists => libc::EEXIST,
-            Self::Busy => libc::EBUSY,
+            Self::Busy | Self::InUse(_) => libc::EBUSY,
             Self::NotEmpty => libc::ENOTEMPTY,
             Self::CrossDevice => libc::EXDEV,
             Self::NoData => libc::ENXIO,
@@ -161,6 +164,7 @@ impl Error {
             | Self::NotPermitted
             | Self::Exists
             | Self::Busy
+            | Self::InUse(_)
             | Self::NotEmpty
             | Self::CrossDevice
             | Self::ShutDown => Level::Debug,
@@ -196,6 +200,7 @@ impl Error {
             | Self::NotPermitted
             | Self::Exists
             | Self::Busy
+            | Self::InUse(_)
             | Self::NotEmpty
             | Self::CrossDevice
             | Self::NoData
@@ -235,6 +240,11 @@ impl Error {
         Self::damaged("BLOB_CHANGED", text)
     }
 
+    /// A file of a session is open for writing, or mapped so.
+    pub(super) fn in_use(path: &str) -> Self {
+        Self::InUse(path.into())
+    }
+
     pub(super) fn damaged(code: &'static str, text: String) -> Self {
         Self::Damaged(Arc::new(Fault { code, text }))
     }
@@ -251,7 +261,7 @@ impl Error {
         Self::Limit(Arc::new(Fault { code, text }))
     }
 
-    fn missing(code: &'static str, text: String) -> Self {
+    pub(super) fn missing(code: &'static str, text: String) -> Self {
         Self::BlobMissing(Arc::new(Fault { code, text }))
     }
 }
@@ -410,6 +420,27 @@ impl From<rootfs::Error> for Error {
     }
 }
 
+impl From<pack::Error> for Error {
+    fn from(error: pack::Error) -> Self {
+        let (code, text) = (error.code(), chain(&error));
+        match error {
+            pack::Error::Changed { .. } => Self::damaged(code, text),
+            pack::Error::Whiteout { .. } => Self::malformed(code, text),
+            pack::Error::Limit { .. } | pack::Error::TooLarge { .. } => Self::limit(code, text),
+            pack::Error::Io { source, .. } | pack::Error::Sink(source) => Self::Io {
+                errno: source.raw_os_error(),
+                text: text.into(),
+            },
+        }
+    }
+}
+
+impl From<refs::Refusal> for Error {
+    fn from(refusal: refs::Refusal) -> Self {
+        Self::of_refusal(&refusal)
+    }
+}
+
 impl From<ingest::Error> for Error {
     fn from(error: ingest::Error) -> Self {
         use ingest::ErrorClass as Class;
@@ -476,7 +507,7 @@ mod tests {
             Error::ReadOnly => (libc::EROFS, Level::Debug),
             Error::NotPermitted => (libc::EPERM, Level::Debug),
             Error::Exists => (libc::EEXIST, Level::Debug),
-            Error::Busy => (libc::EBUSY, Level::Debug),
+            Error::Busy | Error::InUse(_) => (libc::EBUSY, Level::Debug),
             Error::NotEmpty => (libc::ENOTEMPTY, Level::Debug),
             Error::CrossDevice => (libc::EXDEV, Level::Debug),
             Error::System(libc::ENOSYS) => (libc::EIO, Level::Trace),
@@ -523,6 +554,7 @@ mod tests {
             Error::NotPermitted,
             Error::Exists,
             Error::Busy,
+            Error::InUse("a file".into()),
             Error::NotEmpty,
             Error::CrossDevice,
             Error::System(libc::ELOOP),

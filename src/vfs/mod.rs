@@ -34,6 +34,7 @@ mod writing;
 use std::sync::{Arc, OnceLock};
 
 pub use attr::{Attr, Device, FileKind, Lifetime, OtherTimes, Time};
+use dropbox::session::Postponed;
 pub use error::{Error, Fault};
 pub use handle::Handle;
 use handle::HandleTable;
@@ -90,6 +91,8 @@ pub struct Vfs {
     files: HandleTable<dyn OpenFile>,
     directories: HandleTable<OpenDirectory>,
     naming: OnceLock<Naming>,
+    /// Who is to wait before a name is looked up.
+    postponed: OnceLock<Arc<Postponed>>,
 }
 
 impl Vfs {
@@ -102,6 +105,7 @@ impl Vfs {
             files: HandleTable::default(),
             directories: HandleTable::default(),
             naming: OnceLock::new(),
+            postponed: OnceLock::new(),
         }
     }
 
@@ -128,6 +132,26 @@ impl Vfs {
         }
         let node = self.node(parent)?.find(name)?.ok_or(Error::NotFound)?;
         self.entry(&node)
+    }
+
+    /// Lets those wait that a drop box has sent away for a moment. Only the first one
+    /// counts.
+    pub fn heed(&self, postponed: Arc<Postponed>) {
+        let (Ok(()) | Err(_)) = self.postponed.set(postponed);
+    }
+
+    /// Whether a lookup of this caller is to wait, for [`Vfs::wait_postponed`].
+    #[must_use]
+    pub fn is_postponed(&self, caller: &Caller) -> bool {
+        let postponed = self.postponed.get();
+        postponed.is_some_and(|postponed| postponed.has(caller.pid))
+    }
+
+    /// Waits until this caller may go on.
+    pub fn wait_postponed(&self, caller: &Caller) {
+        if let Some(postponed) = self.postponed.get() {
+            postponed.wait(caller.pid);
+        }
     }
 
     /// Takes back references that [`Vfs::lookup`] or [`Vfs::entry_of`] took.

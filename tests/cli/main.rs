@@ -8,6 +8,7 @@ mod common;
 mod unmount;
 
 mod cache;
+mod commit;
 mod demo;
 mod file_trees;
 mod import;

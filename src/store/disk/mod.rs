@@ -77,6 +77,12 @@ pub trait Disk: Debug + Send + Sync {
     /// What the system says; `EEXIST` if something has the name.
     fn create(&self, path: &str) -> io::Result<Box<dyn DiskFile>>;
 
+    /// Takes a file that somebody has opened elsewhere, to give it a name here.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] on a disk that is not real.
+    fn adopt(&self, file: File) -> io::Result<Box<dyn DiskFile>>;
+
     /// Opens a file that is there to be locked, made empty where it is missing; or a
     /// directory for the same purpose.
     ///

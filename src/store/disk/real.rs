@@ -134,6 +134,10 @@ impl Disk for RealDisk {
         Ok(self.file(file))
     }
 
+    fn adopt(&self, file: File) -> io::Result<Box<dyn DiskFile>> {
+        Ok(self.file(file.into()))
+    }
+
     fn open_lock(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
         let existing = self.0.open(path, OFlags::RDONLY, Mode::empty());
         match existing {

@@ -389,6 +389,10 @@ impl Disk for SimulatedDisk {
         Ok(self.handle(ino))
     }
 
+    fn adopt(&self, _file: File) -> io::Result<Box<dyn DiskFile>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn open_lock(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
         match self.open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(path),

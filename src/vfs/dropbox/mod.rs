@@ -25,10 +25,10 @@ mod nodes;
 mod place;
 mod refusal;
 mod running;
+pub mod session;
 mod shown;
 mod table;
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -44,10 +44,11 @@ use self::nodes::{DropNode, ShelfNode};
 use self::place::{BLOBS, Place, Shelf};
 use self::refusal::{ErrorFile, Refusal};
 use self::running::Running;
+use self::session::Sessions;
 use self::table::Table;
 use super::error::Error;
 use super::node::{Child, Node};
-use super::writable::{Caller, Created, OpenMode, RefLevel, RenameMode};
+use super::writable::{Caller, Created, OpenMode, RenameMode};
 
 /// How the drop box behaves.
 #[derive(Debug, Clone)]
@@ -60,51 +61,11 @@ pub struct DropBoxOptions {
     pub limits: Limits,
 }
 
-/// Sessions: the directories in the drop box. Names are those in `incoming/`.
-pub trait Sessions: Debug + Send + Sync {
-    /// The session of that name.
-    fn find(&self, name: &[u8]) -> Option<Arc<dyn Node>>;
-
-    /// All sessions.
-    fn list(&self) -> Vec<Child>;
-
-    /// Begins a session.
-    ///
-    /// # Errors
-    /// What hinders it.
-    fn make(&self, caller: &Caller, name: &[u8], mode: u16) -> Result<Arc<dyn Node>, Error>;
-
-    /// Drops a session that is empty.
-    ///
-    /// # Errors
-    /// [`Error::NotEmpty`], and what hinders it.
-    fn remove(&self, name: &[u8]) -> Result<(), Error>;
-
-    /// Publishes a session at a level of ref names.
-    ///
-    /// # Errors
-    /// Why it is refused.
-    fn publish(
-        &self,
-        caller: &Caller,
-        name: &[u8],
-        to: RefLevel<'_>,
-        new_name: &[u8],
-        how: RenameMode,
-    ) -> Result<(), Error>;
-
-    /// Renames a session.
-    ///
-    /// # Errors
-    /// What hinders it.
-    fn rename(&self, name: &[u8], new_name: &[u8]) -> Result<(), Error>;
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct DropBox {
     commits: Commits,
-    sessions: Option<Arc<dyn Sessions>>,
+    sessions: Option<Arc<Sessions>>,
     options: DropBoxOptions,
     table: Table,
     accounts: Accounts,
@@ -117,10 +78,10 @@ impl DropBox {
     #[must_use]
     pub fn new(
         commits: Commits,
-        sessions: Option<Arc<dyn Sessions>>,
+        sessions: Option<Arc<Sessions>>,
         options: DropBoxOptions,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let dropbox = Arc::new(Self {
             commits,
             sessions,
             options,
@@ -128,7 +89,11 @@ impl DropBox {
             accounts: Accounts::default(),
             running: Running::default(),
             next: AtomicU64::new(1),
-        })
+        });
+        if let Some(sessions) = &dropbox.sessions {
+            sessions.belong_to(&dropbox);
+        }
+        dropbox
     }
 
     /// The directory `incoming/`.
@@ -170,7 +135,13 @@ impl DropBox {
                 json!({"path": place.shown(), "code": fault.code, "text": fault.text, "when": when})
             })
             .collect();
-        json!({"under_way": drops, "refused": refusals})
+        let sessions: Vec<Value> = self
+            .sessions
+            .iter()
+            .flat_map(|sessions| sessions.names())
+            .map(|name| json!({"path": Place::new(Shelf::Refs, &name).shown()}))
+            .collect();
+        json!({"under_way": drops, "refused": refusals, "sessions": sessions})
     }
 
     fn next_number(&self) -> u64 {

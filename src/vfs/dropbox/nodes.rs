@@ -7,7 +7,7 @@ use super::DropBox;
 use super::closer::Closer;
 use super::drop::Drop;
 use super::place::{Place, Shelf};
-use super::shown;
+use super::{session, shown};
 use crate::store::ReadAt;
 use crate::vfs::attr::{Attr, FileKind, Lifetime};
 use crate::vfs::error::Error;
@@ -135,7 +135,7 @@ impl Writable for ShelfNode {
                 if in_the_way.is_some_and(|drop| drop.is_visible()) {
                     return Err(Error::NotDirectory);
                 }
-                sessions.rename(name, new_name)
+                sessions.rename(name, new_name, how)
             }
             _ => {
                 let (from, to) = (self.place(name), to.place(new_name));
@@ -180,11 +180,15 @@ impl Writable for ShelfNode {
     fn set_xattr(
         &self,
         _caller: &Caller,
-        _name: &[u8],
+        name: &[u8],
         _value: &[u8],
         _how: XattrMode,
     ) -> Result<(), Error> {
-        Ok(())
+        match name {
+            // This is no session.
+            session::COMMIT => Err(Error::NotPermitted),
+            _ => Ok(()),
+        }
     }
 
     fn remove_xattr(&self, _caller: &Caller, _name: &[u8]) -> Result<(), Error> {
@@ -287,11 +291,15 @@ impl Writable for DropNode {
     fn set_xattr(
         &self,
         _caller: &Caller,
-        _name: &[u8],
+        name: &[u8],
         _value: &[u8],
         _how: XattrMode,
     ) -> Result<(), Error> {
-        Ok(())
+        match name {
+            // This is no session.
+            session::COMMIT => Err(Error::NotPermitted),
+            _ => Ok(()),
+        }
     }
 
     fn remove_xattr(&self, _caller: &Caller, _name: &[u8]) -> Result<(), Error> {

@@ -47,8 +47,11 @@ impl Draft {
         Self::cut(&text, entries).ok_or(missing)
     }
 
-    #[cfg(test)]
-    pub(in crate::store::layout) fn parse(bytes: &[u8]) -> Result<Self, oci::Error> {
+    /// A draft of an index that is not that of the layout.
+    ///
+    /// # Errors
+    /// As [`oci::LayoutIndex::parse`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, oci::Error> {
         let entries = oci::LayoutIndex::parse(bytes)?.into_entries();
         Self::new(bytes, entries.into_iter().map(Arc::new).collect())
     }

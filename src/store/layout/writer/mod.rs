@@ -17,6 +17,7 @@
 //! The order is that of filesystem.md, "Commit": after a power cut at any moment there is
 //! the old index, or the new index with all its blobs.
 
+mod adopt;
 mod blob;
 mod temporary;
 

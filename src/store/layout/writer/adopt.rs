@@ -1,0 +1,74 @@
+//! A file that is there already, made a blob.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+
+use super::{Error, LayoutWriter, StoredBlob, temporary};
+use crate::oci::{Descriptor, Digest, MediaType};
+use crate::store::disk::{self, DiskFile, Publication};
+use crate::store::layout::blobs;
+
+impl LayoutWriter {
+    /// Publishes a file whose bytes are known to have `digest` and `size`, and which nobody
+    /// can write to any more: the layout gets a further name of it, or where there can be
+    /// none, a copy. The blob may have been there before: then that file stays, unless it
+    /// is damaged.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::DigestMismatch`] if a copy shows that the bytes have changed.
+    pub fn adopt(&self, file: File, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+        let path = blobs::path(digest);
+        let directory = disk::parent(&path);
+        self.make_directories(directory)
+            .map_err(|source| self.io("create", directory, source))?;
+        if let Some(existing) = self.find_sound(digest, size, &path)? {
+            self.settle(&*existing, &path)
+                .map_err(|source| self.io("sync", &path, source))?;
+            return Ok(StoredBlob::new(digest.clone(), size, existing.into()));
+        }
+        match self.link(&file, &path) {
+            Ok(linked) => {
+                let blob = StoredBlob::new(digest.clone(), size, linked);
+                self.remember(&blob);
+                Ok(blob)
+            }
+            Err(error) if cannot_share(&error) => {
+                log::debug!("{path} is copied: {error}");
+                self.copy(file, digest, size)
+            }
+            Err(error) => Err(self.io("link", &path, error)),
+        }
+    }
+
+    fn link(&self, file: &File, path: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.adopt(file.try_clone()?)?;
+        disk::publish(&*self.disk, &*file, Publication::Link, path)?;
+        Ok(file.into())
+    }
+
+    fn copy(&self, mut file: File, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+        let io = |source| self.io("copy to", temporary::DIRECTORY, source);
+        let mut blob = self.blob()?;
+        file.seek(SeekFrom::Start(0)).map_err(io)?;
+        io::copy(&mut file.take(size + 1), &mut blob).map_err(io)?;
+        let any = MediaType::new("application/octet-stream");
+        blob.commit_as(&Descriptor::new(any, digest.clone(), size))
+    }
+}
+
+/// Whether a file may still be copied: it is on another file system, something damaged has
+/// the name, or it has too many names.
+fn cannot_share(error: &io::Error) -> bool {
+    let meanings = [
+        libc::EXDEV,
+        libc::EEXIST,
+        libc::EMLINK,
+        libc::EPERM,
+        libc::EOPNOTSUPP,
+    ];
+    let is_meant = error
+        .raw_os_error()
+        .is_some_and(|errno| meanings.contains(&errno));
+    is_meant || error.kind() == io::ErrorKind::Unsupported
+}

@@ -1,0 +1,214 @@
+//! Publishing a session: it is sealed, looked at, and brought into the layout, whole or
+//! not at all.
+//!
+//! Nothing that is published can change afterwards: the session is sealed when nobody has
+//! a file of it open for writing, or mapped so, and stays sealed until it has gone. What
+//! it is, is decided then: a layout, if it has an index, else a tree, which is packed. The
+//! layout takes the files themselves where each has one name alone. Should bringing them
+//! in fail half way, the session finds those that were taken in the layout, as any blob
+//! there, and can be tried again.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Gid, Mode, Uid};
+
+use super::Sessions;
+use super::hashing::settled;
+use super::inode::{Inode, Place, system};
+use super::merge::{self, Merge, Own};
+use super::tree::{Phase, Tree};
+use crate::oci::{Descriptor, MediaType, Platform, RefName};
+use crate::pack::{self, PackOptions, PackedLayer};
+use crate::store::layout::index::draft::{Draft, named};
+use crate::store::layout::refs::{self, Collision};
+use crate::store::layout::writer::{BlobWriter, StoredBlob};
+use crate::store::progress::Unwatched;
+use crate::vfs::error::Error;
+
+/// How long files that are open for writing are waited for: the kernel tells of a close
+/// a moment after the program was answered.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How soon it is looked again.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// Permission bits of a blob in the layout.
+const BLOB_MODE: Mode = Mode::from_raw_mode(0o644);
+
+/// A session that was looked at and is right. It is sealed; dropping this opens it again.
+#[derive(Debug)]
+pub(super) struct Ready {
+    tree: Arc<Tree>,
+    content: Content,
+}
+
+/// What a session brings.
+#[derive(Debug)]
+enum Content {
+    /// Nothing is known yet.
+    Unknown,
+    /// The entries of its own index.
+    Layout(Merge),
+    /// All of it, as the layer of an image.
+    Layer(Box<PackedLayer<BlobWriter>>, RefName),
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        self.tree.unseal();
+    }
+}
+
+impl Sessions {
+    /// Seals a session and looks at all of it. Reads what was not read before.
+    ///
+    /// # Errors
+    /// Why it cannot be published; it is open again then.
+    pub(super) fn prepare(&self, tree: &Arc<Tree>, name: &RefName) -> Result<Ready, Error> {
+        seal(tree)?;
+        // From here on it is opened again on every way out.
+        let mut ready = Ready {
+            tree: tree.clone(),
+            content: Content::Unknown,
+        };
+        ready.content = match merge::find_index(tree)? {
+            Some(index) => {
+                let merge = merge::prepare(tree, &index, name, self.writer(), &self.verdicts)?;
+                merge::rehearse(&merge, self.writer(), self.options.collision)?;
+                Content::Layout(merge)
+            }
+            None => Content::Layer(Box::new(self.pack(tree, name)?), name.clone()),
+        };
+        Ok(ready)
+    }
+
+    fn pack(&self, tree: &Arc<Tree>, name: &RefName) -> Result<PackedLayer<BlobWriter>, Error> {
+        let index = Draft::of(&self.writer().read_index()?)?;
+        let is_taken = refs::resolve(&index, name.as_str()).is_ok();
+        if is_taken && self.options.collision == Collision::Refuse {
+            return Err(Error::Exists);
+        }
+        let options = PackOptions {
+            compression: self.options.compression,
+            ..PackOptions::default()
+        };
+        let files = pack::Tree::open(tree.root_fd().try_clone()?)?;
+        let mut packed = pack::pack(&files, &options, self.writer().blob()?, &Unwatched)?;
+        // What takes long is done now, not while directories are locked.
+        packed.blob.sync()?;
+        for left_out in &packed.report.left_out {
+            log::warn!("{name} is packed without {left_out:?}");
+        }
+        Ok(packed)
+    }
+
+    /// Brings a session into the layout.
+    ///
+    /// # Errors
+    /// What hinders it; the session is open again then.
+    pub(super) fn bring_in(&self, mut ready: Ready) -> Result<(), Error> {
+        let (blobs, entries) = match std::mem::replace(&mut ready.content, Content::Unknown) {
+            Content::Unknown => return Err(Error::Invalid),
+            Content::Layout(merge) => {
+                let mut blobs = merge.stored;
+                for own in merge.own {
+                    blobs.push(self.take(&ready.tree, own)?);
+                }
+                (blobs, merge.entries)
+            }
+            Content::Layer(packed, name) => self.store_image(*packed, &name)?,
+        };
+        let collision = self.options.collision;
+        self.committer
+            .commit(&blobs, |draft| refs::merge(draft, &entries, collision))?;
+        ready.tree.set_phase(Phase::Gone);
+        Ok(())
+    }
+
+    /// Stores a layer and the documents that make an image of it; all blobs, and the entry.
+    fn store_image(
+        &self,
+        packed: PackedLayer<BlobWriter>,
+        name: &RefName,
+    ) -> Result<(Vec<StoredBlob>, Vec<String>), Error> {
+        let layer = packed.blob.commit()?;
+        let descriptor = Descriptor::new(packed.media_type, layer.digest().clone(), layer.size());
+        let image = pack::image(&descriptor, &packed.diff_id, &Platform::host(), None);
+        let config = self.writer().store(&image.config)?;
+        let manifest = self.writer().store(&image.manifest)?;
+        let entry = serde_json::json!({
+            "mediaType": MediaType::IMAGE_MANIFEST.as_str(),
+            "digest": manifest.digest().as_str(),
+            "size": manifest.size(),
+        });
+        let entry = named(&entry.to_string(), name.as_str())?;
+        Ok((vec![layer, config, manifest], vec![entry]))
+    }
+
+    /// Takes a blob of a session for the layout. The session has it as one that is lent
+    /// from then on.
+    fn take(&self, tree: &Arc<Tree>, own: Own) -> Result<StoredBlob, Error> {
+        let Own { digest, size, file } = own;
+        if !merge::has_one_name(&file) {
+            let mut copy = self.writer().blob()?;
+            let mut file = &file;
+            std::io::copy(&mut file, &mut copy)?;
+            let any = MediaType::new("application/octet-stream");
+            let descriptor = Descriptor::new(any, digest, size);
+            return Ok(copy.commit_as(&descriptor)?);
+        }
+        let (uid, gid) = self.layout.owner()?;
+        let metadata = file.metadata()?;
+        if (metadata.uid(), metadata.gid()) != (uid, gid) {
+            let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            match rustix::fs::fchown(&file, owner.0, owner.1) {
+                // Who may not choose has made it themselves.
+                Ok(()) | Err(rustix::io::Errno::PERM) => {}
+                Err(errno) => return Err(system(errno)),
+            }
+        }
+        rustix::fs::fchmod(&file, BLOB_MODE).map_err(system)?;
+        let number = metadata.ino();
+        let stored = self.writer().adopt(file, &digest, size)?;
+        let path = format!("blobs/{}/{}", digest.algorithm_name(), digest.encoded());
+        // It must have no name here any more by which somebody could write to it.
+        rustix::fs::unlinkat(tree.root_fd(), path, AtFlags::empty()).map_err(system)?;
+        if let Some(inode) = tree.known(number)
+            && let Place::Named(parent, name) = inode.place()
+        {
+            tree.drop_known(&inode);
+            inode.become_lent(&parent, &name, digest);
+        }
+        Ok(stored)
+    }
+}
+
+/// Seals a session as soon as nobody can write to its files any more.
+fn seal(tree: &Arc<Tree>) -> Result<(), Error> {
+    let deadline = Instant::now() + CLOSE_PATIENCE;
+    tree.seal()?;
+    loop {
+        let Some(path) = an_open_file(tree) else {
+            return Ok(());
+        };
+        if Instant::now() >= deadline {
+            tree.unseal();
+            return Err(Error::in_use(&path));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// The path of a file that somebody can write to.
+fn an_open_file(tree: &Arc<Tree>) -> Option<String> {
+    if tree.has_writers() {
+        let writer = tree.a_writer();
+        return Some(writer.map_or_else(|| "a removed file".to_owned(), |inode| inode.path()));
+    }
+    // What has gone meanwhile cannot be published.
+    let is_open = |inode: &&Arc<Inode>| settled(inode).is_ok() && tree.is_suspect(inode);
+    let suspects = tree.suspects();
+    suspects.iter().find(is_open).map(|inode| inode.path())
+}
