@@ -155,6 +155,26 @@ fn blobs_of_the_layout_need_not_be_copied() {
 }
 
 #[test]
+fn a_blob_with_two_names_is_copied() {
+    let name = "a_blob_with_two_names_is_copied";
+    if !has(name, &[Need::Fuse, Need::Tool("skopeo")]) {
+        return;
+    }
+    let bench = Bench::new(&[]);
+    bench.ok(
+        r#"mkdir "$IN/job"; skopeo copy -q "oci:$GOLDEN/umoci-insert:app" "oci:$IN/job:app"
+        cd "$IN/job"; mkdir kept; ln blobs/sha256/* kept/
+        mv ../job "$MNT/""#,
+    );
+    assert_eq!(bench.refs(), ["app"]);
+    for entry in fs::read_dir(bench.layout.path().join("blobs/sha256")).expect("it is there") {
+        let stat = entry.and_then(|entry| entry.metadata());
+        assert_eq!(stat.map(|stat| stat.nlink()).ok(), Some(1));
+    }
+    bench.verify();
+}
+
+#[test]
 fn a_lent_blob_that_is_written_to_is_a_copy() {
     if !has("a_lent_blob_that_is_written_to_is_a_copy", &[Need::Fuse]) {
         return;

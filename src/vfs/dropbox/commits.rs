@@ -53,6 +53,12 @@ impl Commits {
         }
     }
 
+    /// Waits until the kernel knows what was committed. Not for a thread for which it
+    /// holds a directory.
+    pub(super) fn settle(&self) {
+        (self.settle)();
+    }
+
     fn writer(&self) -> &LayoutWriter {
         self.committer.writer()
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::tree::Tree;
 use crate::oci::limits::Limit;
 use crate::oci::{Algorithm, Descriptor, Digest, Document, DocumentType, RefName};
 use crate::store::layout::index::draft::{Draft, named};
-use crate::store::layout::writer::{self, StoredBlob};
+use crate::store::layout::writer::{self, BlobWriter, StoredBlob};
 use crate::store::layout::{self, refs};
 use crate::store::progress::Unwatched;
 use crate::store::{Blob, LayoutWriter, ReadAt, Verdicts};
@@ -32,6 +32,8 @@ pub(super) struct Own {
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) file: File,
+    /// Its bytes once more, if the file has other names too and cannot be shared.
+    pub(super) copy: Option<BlobWriter>,
 }
 
 /// What a session brings.
@@ -237,14 +239,29 @@ impl Walk<'_> {
             return Ok(());
         }
         // What takes long is done now, not while directories are locked.
-        file.sync_all()?;
+        let copy = match has_one_name(&file) {
+            true => {
+                file.sync_all()?;
+                None
+            }
+            false => Some(self.copy(&file)?),
+        };
         let own = Own {
             digest: digest.clone(),
             size,
             file,
+            copy,
         };
         self.own.insert(digest, own);
         Ok(())
+    }
+
+    fn copy(&self, mut file: &File) -> Result<BlobWriter, Error> {
+        let mut copy = self.writer.blob()?;
+        file.seek(SeekFrom::Start(0))?;
+        std::io::copy(&mut file, &mut copy)?;
+        copy.sync()?;
+        Ok(copy)
     }
 
     fn read(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
@@ -327,6 +344,6 @@ fn list(root: &OwnedFd, path: &str) -> Result<Vec<String>, Error> {
 }
 
 /// Whether a file has one name and no more, so that it may be shared with the layout.
-pub(super) fn has_one_name(file: &File) -> bool {
+fn has_one_name(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.nlink() == 1)
 }

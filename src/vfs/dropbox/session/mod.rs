@@ -298,7 +298,12 @@ impl Sessions {
             let ref_name = ref_name.and_then(|text| text.parse().ok());
             let ready = self.prepare(tree, &ref_name.ok_or(Error::Invalid)?)?;
             self.bring_in(ready)
-        })
+        })?;
+        // What is asked next is answered by what there is now.
+        if let Some(dropbox) = self.dropbox() {
+            dropbox.commits.settle();
+        }
+        Ok(())
     }
 
     /// Publishes, and then takes the session out of the way or notes why it was refused.

@@ -150,14 +150,15 @@ impl Sessions {
     /// Takes a blob of a session for the layout. The session has it as one that is lent
     /// from then on.
     fn take(&self, tree: &Arc<Tree>, own: Own) -> Result<StoredBlob, Error> {
-        let Own { digest, size, file } = own;
-        if !merge::has_one_name(&file) {
-            let mut copy = self.writer().blob()?;
-            let mut file = &file;
-            std::io::copy(&mut file, &mut copy)?;
+        let Own {
+            digest,
+            size,
+            file,
+            copy,
+        } = own;
+        if let Some(copy) = copy {
             let any = MediaType::new("application/octet-stream");
-            let descriptor = Descriptor::new(any, digest, size);
-            return Ok(copy.commit_as(&descriptor)?);
+            return Ok(copy.commit_as(&Descriptor::new(any, digest, size))?);
         }
         let (uid, gid) = self.layout.owner()?;
         let metadata = file.metadata()?;
