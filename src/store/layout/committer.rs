@@ -34,9 +34,9 @@ use super::refs::Refusal;
 use super::writer::{Error, LayoutWriter, StoredBlob};
 use crate::store::blob::Identity;
 
-/// How near in time `oci-layout` and `index.json` are written by one copy. A removal that
-/// comes sooner after a copy than this may be undone once.
-const TOGETHER: Duration = Duration::from_millis(50);
+/// How near in time `oci-layout` and `index.json` are written by one copy, on a machine with
+/// much to do. A removal in place that comes sooner after a copy than this may be undone once.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// How often what a stale write has dropped is merged back before answers are given: each
 /// time another one may have come in between.
