@@ -450,8 +450,8 @@ fn what_somebody_else_writes_in_between_is_never_lost() -> TestResult {
             let blob = writer.store(NEW)?;
             publish_from(&writer, "new", &blob, Some(&view))
         };
-        let mut meddled = 0;
-        for at in 0.. {
+        // What fails is tried again after a pause, so most of the time is waiting.
+        let rows = |at: usize| -> Result<bool, String> {
             let start = || {
                 let disk = fresh.duplicate();
                 disk.meddle(at, "index.json", with_old_too.as_bytes());
@@ -459,27 +459,40 @@ fn what_somebody_else_writes_in_between_is_never_lost() -> TestResult {
             };
             let disk = start();
             disk.expect(Trouble::None);
-            attempt(&disk)?;
+            attempt(&disk).map_err(|error| error.to_string())?;
             let steps = disk.steps();
             if steps <= at {
-                break;
+                return Ok(false);
             }
-            meddled += 1;
             let row = format!("missing: {is_missing}, written before step {at} of {steps}");
-            assert!(refs_of(&disk)?.contains_key("foreign"), "{row}");
+            let refs = |disk: &SimulatedDisk| refs_of(disk).map_err(|error| error.to_string());
+            assert!(refs(&disk)?.contains_key("foreign"), "{row}");
             for failing in at..steps {
                 let disk = start();
                 disk.expect(Trouble::Failure(failing, libc::EIO));
                 let result = attempt(&disk);
                 disk.expect(Trouble::None);
-                let found = refs_of(&disk)?;
+                let found = refs(&disk)?;
                 assert!(
                     found.contains_key("foreign"),
                     "{row}, {failing} fails: {result:?}, {:?}",
                     found.keys()
                 );
             }
-        }
+            Ok(true)
+        };
+        let plain = fresh.duplicate();
+        attempt(&plain)?;
+        let most = plain.steps() * 2;
+        let meddled = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..most).map(|at| scope.spawn(move || rows(at))).collect();
+            let rows = threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"));
+            rows.collect::<Result<Vec<bool>, String>>()
+        })?;
+        assert_eq!(meddled.last(), Some(&false), "all steps are tried");
+        let meddled = meddled.into_iter().filter(|is| *is).count();
         assert!(meddled > 10, "only {meddled} steps");
     }
     Ok(())
