@@ -22,13 +22,13 @@ const ROWS: [Row; 5] = [
     Row {
         name: "1 GiB, its digest known, on disk",
         before: r#"[ -e "$files/big" ] || head -c 1G /dev/urandom >"$files/big"
-            head -c 16 /dev/urandom | dd of="$files/big" conv=notrunc status=none; cat "$files/big" >/dev/null"#,
+            find "$layout/blobs" -size +100M -delete; head -c 16 /dev/urandom | dd of="$files/big" conv=notrunc status=none; cat "$files/big" >/dev/null"#,
         ours: r#"cp "$files/big" "$mnt/incoming/big""#,
         peer: r#"cp "$files/big" "$out/big"; openssl dgst -sha256 "$out/big" >/dev/null; sync "$out/big""#,
     },
     Row {
         name: "1 GiB, as a file that is synced",
-        before: r#"head -c 16 /dev/urandom | dd of="$files/big" conv=notrunc status=none; cat "$files/big" >/dev/null"#,
+        before: r#"find "$layout/blobs" -size +100M -delete; head -c 16 /dev/urandom | dd of="$files/big" conv=notrunc status=none; cat "$files/big" >/dev/null"#,
         ours: r#"cp "$files/big" "$mnt/incoming/big""#,
         peer: r#"cp "$files/big" "$out/big"; sync "$out/big""#,
     },
