@@ -284,7 +284,7 @@ impl Sessions {
     }
 
     /// Publishes a session under the ref name `text`, or if that is empty its own name.
-    /// Called where nobody waits for anything but this session.
+    /// Called where nobody waits for anything else than what is published.
     ///
     /// # Errors
     /// As [`Sessions::publish`].
