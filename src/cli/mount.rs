@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use ocifs::fuse::{Access, Mount, MountOptions};
-use ocifs::store::Watch;
 use ocifs::store::layout::Committer;
 use ocifs::store::layout::refs::Collision;
+use ocifs::store::{View, Watch};
 use ocifs::vfs::dropbox::DropBox;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -316,17 +316,26 @@ impl Daemon<'_> {
 
     /// Follows changes of the index for as long as the result is kept.
     fn watch(&self) -> anyhow::Result<Watch> {
-        let shown = self.shown.clone();
-        let seen = self.source.views.snapshot().view().clone();
-        let committer = self.committer.cloned();
-        let changed = move |view| match &committer {
-            Some(committer) => refs::observe(committer),
-            None => shown.show(view),
+        let layout = Arc::clone(&self.source.layout);
+        let seen = self.source.views.snapshot().view().as_ref().clone();
+        let look: Look = match self.committer.cloned() {
+            Some(committer) => Box::new(move || Ok(committer.observe()?)),
+            None => {
+                let (layout, shown) = (Arc::clone(&layout), Arc::clone(self.shown));
+                let mut last = seen.clone();
+                Box::new(move || {
+                    last = layout.read_index_after(Some(&last))?;
+                    shown.show(last.clone());
+                    Ok(last.clone())
+                })
+            }
         };
-        Watch::spawn(Arc::clone(&self.source.layout), &seen, changed)
-            .context("cannot watch the layout")
+        Watch::spawn(layout, &seen, look).context("cannot watch the layout")
     }
 }
+
+/// Looks at the index, and shows it.
+type Look = Box<dyn FnMut() -> anyhow::Result<View> + Send>;
 
 /// Where the messages of a daemon in the background go. Opened before there is a mount,
 /// and before the working directory is left by which the user named the file.

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ocifs::store::layout::Committer;
 use ocifs::store::layout::refs::Collision;
@@ -11,9 +10,6 @@ use ocifs::vfs::Naming;
 
 use super::shown::Shown;
 use super::source::{self, Source};
-
-/// How often it is tried again to see what is in the index after a change, and how soon.
-const ATTEMPTS: (usize, Duration) = (5, Duration::from_millis(100));
 
 /// Lets refs be changed through what is going to be mounted at `mountpoint`.
 ///
@@ -45,21 +41,4 @@ pub(crate) fn accept(
     );
     source.vfs.accept_names(naming);
     Ok(committer)
-}
-
-/// Looks at what somebody has written.
-pub(crate) fn observe(committer: &Committer) {
-    let (attempts, pause) = ATTEMPTS;
-    for attempt in 1..=attempts {
-        match committer.observe() {
-            Ok(()) => return,
-            Err(error) if attempt == attempts => {
-                log::warn!("{:#}", anyhow::Error::from(error));
-            }
-            Err(error) => {
-                log::debug!("{:#}", anyhow::Error::from(error));
-                std::thread::sleep(pause);
-            }
-        }
-    }
 }

@@ -1,12 +1,13 @@
-//! Notices when somebody changes `index.json`, and keeps the last good view of it.
+//! Notices when somebody changes `index.json`, and lets it be looked at.
 //!
 //! One thread waits for inotify events on the layout directory and, because those do not
 //! arrive on every file system, looks at the file's identity every [`POLL`] as well.
 //! After an event it waits until the file has been quiet for [`QUIET`], so that a tool
 //! that writes in many small steps is read once; but never longer than [`PATIENCE`].
 //! A file that cannot be understood is not believed: the last good view stays, one
-//! warning is logged, and the file is read again until it can be.
+//! warning is logged, and the file is looked at again until it can be.
 
+use std::fmt::Display;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -66,17 +67,18 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts watching. `seen` is the view that is known already; `changed` is called,
-    /// on the watch's thread, with each later one. Its bytes may be those of the one before:
-    /// somebody has written the file, and perhaps over what was there for a moment only.
+    /// Starts watching. `seen` is the view that is known already; `look` is called, on the
+    /// watch's thread, when the file is another one than that which it found last. It may
+    /// say the same: somebody has written it, and perhaps over what was there for a moment
+    /// only.
     ///
     /// # Errors
     /// If the thread or the handle that ends it cannot be made. That inotify does not
     /// work is not an error: the file is then looked at every half second.
-    pub fn spawn(
+    pub fn spawn<E: Display>(
         layout: Arc<Layout>,
         seen: &View,
-        changed: impl FnMut(View) + Send + 'static,
+        look: impl FnMut() -> Result<View, E> + Send + 'static,
     ) -> io::Result<Self> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
         let events = match subscribe(&layout) {
@@ -92,7 +94,7 @@ impl Watch {
             events,
             known: *seen.identity(),
             torn: None,
-            changed,
+            look,
         };
         let thread = std::thread::Builder::new()
             .name("watch".into())
@@ -133,7 +135,7 @@ struct Watcher<F> {
     known: Identity,
     /// When the file could not be understood the last time: how soon to try again.
     torn: Option<Duration>,
-    changed: F,
+    look: F,
 }
 
 /// Why a wait ended.
@@ -144,7 +146,7 @@ enum Woken {
     Timeout,
 }
 
-impl<F: FnMut(View)> Watcher<F> {
+impl<E: Display, F: FnMut() -> Result<View, E>> Watcher<F> {
     fn run(mut self) {
         loop {
             match self.wait(self.torn.unwrap_or(POLL)) {
@@ -166,15 +168,14 @@ impl<F: FnMut(View)> Watcher<F> {
     }
 
     fn look(&mut self) {
-        match self.layout.read_index() {
+        match (self.look)() {
             Ok(view) => {
                 self.known = *view.identity();
                 self.torn = None;
-                (self.changed)(view);
             }
             Err(error) => {
                 if self.torn.is_none() {
-                    log::warn!("the last good index is kept: {error}");
+                    log::warn!("the last good index is kept: {error:#}");
                 }
                 self.torn = Some(self.torn.map_or(RETRY, |last| (last * 2).min(POLL)));
             }
@@ -240,7 +241,15 @@ mod tests {
         let layout = Arc::new(Layout::open(dir, &[])?);
         let seen = first_view(&layout)?;
         let (sender, views) = channel();
-        let watch = Watch::spawn(layout, &seen, move |view| drop(sender.send(view)))?;
+        let look = {
+            let layout = layout.clone();
+            move || {
+                layout
+                    .read_index()
+                    .inspect(|view| drop(sender.send(view.clone())))
+            }
+        };
+        let watch = Watch::spawn(layout, &seen, look)?;
         Ok((watch, views))
     }
 

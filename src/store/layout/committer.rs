@@ -14,9 +14,10 @@
 //! The committer also remembers what the index was ([`super::history`]): a foreign write
 //! that was made of an index long past is healed in the next update.
 //!
-//! Concurrency: the locks of the layout, then the story. The line is locked for moments and
-//! under nothing else. A change and the observer are called with the first two held: they
-//! must not call the committer, and who commits must hold no lock that they take.
+//! Concurrency: the locks of the layout, then the story. The line and what was told last are
+//! locked for moments, the line under nothing else, and nothing is locked under them. A
+//! change and the observer are called with the first two held: they must not call the
+//! committer, and who commits must hold no lock that they take.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -51,6 +52,8 @@ pub struct Committer {
     observer: Observer,
     line: Mutex<Line>,
     story: Mutex<Story>,
+    /// The view that the observer was told last, for those who do not wait for the story.
+    told: Mutex<View>,
 }
 
 /// What a commit has done.
@@ -123,6 +126,7 @@ impl Committer {
     /// is told each later one, in their order, by one thread at a time.
     #[must_use]
     pub fn new(writer: LayoutWriter, first: View, observer: Observer) -> Self {
+        let told = Mutex::new(first.clone());
         let story = Story {
             history: History::of(&first),
             newest: first,
@@ -134,6 +138,7 @@ impl Committer {
             observer,
             line: Mutex::default(),
             story: Mutex::new(story),
+            told,
         }
     }
 
@@ -178,28 +183,39 @@ impl Committer {
     }
 
     /// Looks whether somebody else has changed the index. What a stale write has dropped
-    /// is merged back; the observer is told what is there then.
+    /// is merged back; the observer is told what is there then, and so is who asks.
     ///
     /// # Errors
     /// If the index cannot be read, or not be healed.
-    pub fn observe(&self) -> Result<(), Error> {
+    pub fn observe(&self) -> Result<View, Error> {
         let mut story = self.story.lock();
-        let view = self.writer.read_index()?;
+        let view = self.writer.read_index_after(Some(&story.newest))?;
         let found = story.find(&self.writer, &view);
         if !found.stale.is_empty() {
             // The locks go before the story.
             drop(story);
-            return self.commit(&[], |_| Ok(())).map(drop);
+            self.commit(&[], |_| Ok(()))?;
+            return Ok(self.told.lock().clone());
         }
         story.take_note(found, None);
-        self.tell(&mut story, view);
-        Ok(())
+        self.tell(&mut story, view.clone());
+        Ok(view)
+    }
+
+    /// The index as it is now, for decisions that are checked again under the locks.
+    ///
+    /// # Errors
+    /// As [`LayoutWriter::present`].
+    pub fn present(&self) -> Result<Draft, Error> {
+        let told = self.told.lock().clone();
+        self.writer.present_after(Some(&told))
     }
 
     /// Tells the observer of a view, unless it knows it.
     fn tell(&self, story: &mut Story, view: View) {
-        let is_known = view.digest() == story.newest.digest();
+        let is_known = view.has_the_bytes_of(&story.newest);
         story.newest = view.clone();
+        *self.told.lock() = view.clone();
         if !is_known {
             (self.observer)(view);
         }
@@ -304,7 +320,7 @@ impl Story {
             stale: self.stale.clone().into_iter().collect(),
             marker: writer.marker(),
         };
-        if view.digest() != self.newest.digest() {
+        if !view.has_the_bytes_of(&self.newest) {
             let foreign = EntrySet::of_view(view);
             let manner = self.manner(view, found.marker.as_ref());
             if let Judgement::Stale(stale) = self.history.judge(&foreign, manner) {

@@ -8,7 +8,7 @@
 //! - `NAME@sha256:…` is the one of several that has this digest;
 //! - `sha256:…` is the entry that has no name.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::index::draft::{Draft, named};
 use super::index::merge;
@@ -272,8 +272,11 @@ impl Holders {
     }
 
     /// Those of each of `names`.
-    fn of_all<'a>(draft: &Draft, names: impl Iterator<Item = &'a String>) -> HashMap<String, Self> {
-        let mut all: HashMap<String, Self> =
+    fn of_all<'a>(
+        draft: &Draft,
+        names: impl Iterator<Item = &'a String>,
+    ) -> BTreeMap<String, Self> {
+        let mut all: BTreeMap<String, Self> =
             names.map(|name| (name.clone(), Self::default())).collect();
         for (number, entry) in draft.entries().enumerate() {
             let own = merge::name(entry);

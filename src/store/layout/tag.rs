@@ -65,7 +65,7 @@ impl LayoutWriter {
         new: &RefName,
         collision: Collision,
     ) -> Result<Tagged, Error> {
-        let wanted = self.find_wanted(existing)?;
+        let wanted = self.find_wanted(&self.present()?, existing)?;
         let basis = Basis {
             blobs: &wanted.blobs,
             last_good: None,
@@ -76,11 +76,10 @@ impl LayoutWriter {
 
     /// What `existing` means, verified and durable: what takes time is done before the locks
     /// are taken.
-    fn find_wanted<'a>(&self, existing: &'a str) -> Result<Wanted<'a>, Error> {
-        let draft = self.present()?;
-        let found = match texts_of(&draft, existing) {
+    fn find_wanted<'a>(&self, draft: &Draft, existing: &'a str) -> Result<Wanted<'a>, Error> {
+        let found = match texts_of(draft, existing) {
             Err(Refusal::NotFound { name }) => {
-                let nested = self.find_nested(&draft, existing);
+                let nested = self.find_nested(draft, existing);
                 nested
                     .map(|text| vec![text])
                     .ok_or(Refusal::NotFound { name })
@@ -164,7 +163,7 @@ impl Committer {
     ) -> Result<Tagged, Error> {
         let mut attempt = 1;
         loop {
-            let wanted = self.writer().find_wanted(existing)?;
+            let wanted = self.writer().find_wanted(&self.present()?, existing)?;
             match self.commit(&wanted.blobs, |draft| wanted.tag(draft, new, collision)) {
                 Err(Error::Refused(Refusal::Moved { .. })) if attempt < ATTEMPTS => attempt += 1,
                 other => return other.map(|committed| wanted.tagged(committed.is_changed)),

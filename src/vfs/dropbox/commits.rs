@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::ingest::{self, Ingest, Name, Report};
 use crate::oci::Digest;
+use crate::oci::index::Entry;
 use crate::store::LayoutWriter;
 use crate::store::layout::Committer;
 use crate::store::layout::index::draft::Draft;
@@ -94,18 +95,16 @@ impl Commits {
         }
         if self.collision == Collision::Refuse {
             // What the index would refuse must not leave blobs behind.
-            let mut draft = self.writer().present()?;
+            let mut draft = self.committer.present()?;
             forget(&mut draft, made);
             prepared.apply(&mut draft, self.collision)?;
         }
         let published = prepared.publish()?;
         let committed = self.committer.commit(published.blobs(), |draft| {
             forget(draft, made);
-            let before: Vec<Made> = entries(draft).collect();
+            let before = draft.clone();
             published.apply(draft, self.collision)?;
-            Ok(entries(draft)
-                .filter(|entry| !before.contains(entry))
-                .collect())
+            Ok(made_since(&before, draft))
         })?;
         *made = committed.answer;
         (self.settle)();
@@ -113,13 +112,17 @@ impl Commits {
     }
 }
 
-/// The entries of an index by name and digest.
-fn entries(draft: &Draft) -> impl Iterator<Item = Made> + '_ {
-    draft.entries().filter_map(|entry| {
+/// The names and digests that `after` says and `before` did not.
+fn made_since(before: &Draft, after: &Draft) -> Vec<Made> {
+    let (old, new) = after.changes_since(before);
+    let made = |entry: &Entry| -> Option<Made> {
         let descriptor = entry.descriptor.as_ref().ok()?;
         let name = merge::name(entry).map(str::to_owned);
         Some((name, descriptor.digest.clone()))
-    })
+    };
+    let old: Vec<Made> = old.iter().filter_map(|(_, entry)| made(entry)).collect();
+    let new = new.iter().filter_map(|(_, entry)| made(entry));
+    new.filter(|made| !old.contains(made)).collect()
 }
 
 /// Takes out of an index what a drop has put there, as far as it is still the same.
@@ -127,7 +130,7 @@ fn forget(draft: &mut Draft, made: &[Made]) {
     if made.is_empty() {
         return;
     }
-    let is_ours = |entry: &crate::oci::index::Entry| {
+    let is_ours = |entry: &Entry| {
         let digest = entry.descriptor.as_ref().ok().map(|d| &d.digest);
         let name = merge::name(entry);
         made.iter().any(|(made_name, made_digest)| {

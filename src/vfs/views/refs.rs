@@ -93,6 +93,19 @@ impl Here {
             Self::Link(target) => format!("-> {}", String::from_utf8_lossy(target)),
         }
     }
+
+    /// Whether both show the same. An entry that both have is not looked at: that is what
+    /// most are, where a commit goes from one view to the next.
+    fn shows_the_same_as(&self, other: &Self) -> bool {
+        let one = |here: &Self| match here {
+            Self::Image {
+                target: Target::One(entry),
+                ..
+            } => Some(Arc::as_ptr(entry)),
+            _ => None,
+        };
+        one(self).is_some_and(|entry| one(other) == Some(entry)) || self.shows() == other.shows()
+    }
 }
 
 /// A ref name can have thousands of levels, and a thread little stack: what goes through
@@ -192,11 +205,14 @@ impl Snapshot {
 
 /// Gives every level its epoch: that of before where it shows the same, else `epoch`.
 fn date(root: &mut Level, before: Option<&Level>, epoch: u64) {
-    let shows = |level: &Level| level.here.as_ref().map(|here| here.shows());
+    let is_same = |one: &Level, other: &Level| match (&one.here, &other.here) {
+        (Some(one), Some(other)) => one.shows_the_same_as(other),
+        (one, other) => one.is_none() && other.is_none(),
+    };
     let mut rest = vec![(root, before)];
     while let Some((level, before)) = rest.pop() {
         level.epoch = match before {
-            Some(before) if shows(before) == shows(level) => before.epoch,
+            Some(before) if is_same(before, level) => before.epoch,
             _ => epoch,
         };
         rest.extend(level.below.iter_mut().map(|(name, child)| {
@@ -224,8 +240,10 @@ fn compare(old: &Level, new: &Level) -> Vec<Moved> {
                 name: name.clone(),
             });
         }
-        path.push(name.clone());
-        rest.push((was, is.unwrap_or(&nothing), was.below.iter()));
+        if !was.below.is_empty() {
+            path.push(name.clone());
+            rest.push((was, is.unwrap_or(&nothing), was.below.iter()));
+        }
     }
     moved
 }
@@ -239,16 +257,18 @@ struct Groups<'a> {
 impl<'a> Groups<'a> {
     fn of(entries: &'a [Arc<index::Entry>]) -> Self {
         let mut named: BTreeMap<&str, Vec<Arc<index::Entry>>> = BTreeMap::new();
-        let mut seen = HashSet::new();
-        // The same content twice under one name is there once, where it stands last.
-        for entry in entries.iter().rev() {
-            if let Some(name) = shown_name(entry)
-                && seen.insert((name, shows(entry)))
-            {
+        for entry in entries {
+            if let Some(name) = shown_name(entry) {
                 named.entry(name).or_default().push(entry.clone());
             }
         }
-        named.values_mut().for_each(|group| group.reverse());
+        for group in named.values_mut().filter(|group| group.len() > 1) {
+            // The same content twice under one name is there once, where it stands last.
+            let mut seen = HashSet::new();
+            group.reverse();
+            group.retain(|entry| seen.insert(shows(entry)));
+            group.reverse();
+        }
         Self { entries, named }
     }
 
@@ -318,7 +338,10 @@ impl<'a> Groups<'a> {
         let alone = holders
             .iter()
             .filter_map(|(short, entries)| match entries[..] {
-                [entry] => Some((names::levels(short), entry, entry.containerd_name.as_ref()?)),
+                [entry] => {
+                    let full = entry.containerd_name.as_ref()?;
+                    Some((names::levels(short), entry, full))
+                }
                 _ => None,
             });
         // Deep ones first: a level that others stand below cannot be a link.

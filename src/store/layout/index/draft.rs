@@ -9,14 +9,14 @@ use super::View;
 use crate::oci::index::Entry;
 use crate::oci::{self, annotations, json, raw};
 
-/// The text of an `index.json`, cut at its entries.
+/// The text of an `index.json`, cut at its entries. Copies share what they have in common.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// Everything before the first entry, with the opening bracket.
-    head: String,
-    slots: Vec<Slot>,
+    head: Arc<str>,
+    slots: Vec<Arc<Slot>>,
     /// Everything behind the last entry, from its white space on.
-    tail: String,
+    tail: Arc<str>,
     is_changed: bool,
 }
 
@@ -28,23 +28,24 @@ struct Slot {
     entry: Arc<Entry>,
 }
 
+/// An entry of a draft: its JSON text, and what that says.
+pub type Written<'a> = (&'a str, &'a Arc<Entry>);
+
 impl Draft {
     /// A draft that begins as `view`.
     ///
     /// # Errors
     /// [`oci::Error::MissingField`] if it has no list of entries; a view always has one.
     pub fn of(view: &View) -> Result<Self, oci::Error> {
-        Self::new(view.bytes(), view.entries().to_vec())
-    }
-
-    /// A draft of these bytes, which say `entries`.
-    fn new(bytes: &[u8], entries: Vec<Arc<Entry>>) -> Result<Self, oci::Error> {
-        let missing = oci::Error::MissingField {
+        view.draft().cloned().ok_or(oci::Error::MissingField {
             object: "index.json",
             field: "manifests",
-        };
-        let text = String::from_utf8_lossy(bytes);
-        Self::cut(&text, entries).ok_or(missing)
+        })
+    }
+
+    /// A draft of these bytes, which say `entries`; `None` if they have no list of them.
+    pub(super) fn new(bytes: &[u8], entries: Vec<Arc<Entry>>) -> Option<Self> {
+        Self::cut(&String::from_utf8_lossy(bytes), entries)
     }
 
     /// A draft of an index that is not that of the layout.
@@ -53,7 +54,11 @@ impl Draft {
     /// As [`oci::LayoutIndex::parse`].
     pub fn parse(bytes: &[u8]) -> Result<Self, oci::Error> {
         let entries = oci::LayoutIndex::parse(bytes)?.into_entries();
-        Self::new(bytes, entries.into_iter().map(Arc::new).collect())
+        let draft = Self::new(bytes, entries.into_iter().map(Arc::new).collect());
+        draft.ok_or(oci::Error::MissingField {
+            object: "index.json",
+            field: "manifests",
+        })
     }
 
     fn cut(text: &str, entries: Vec<Arc<Entry>>) -> Option<Self> {
@@ -67,28 +72,43 @@ impl Draft {
         // Go writes an absent list as null.
         let Some(ranges) = raw::elements(list) else {
             return Some(Self {
-                head: format!("{before}["),
+                head: format!("{before}[").into(),
                 slots: Vec::new(),
-                tail: format!("]{after}"),
+                tail: format!("]{after}").into(),
                 is_changed: false,
             });
         };
         let mut slots = Vec::with_capacity(ranges.len());
         let mut end = 1;
         for (range, entry) in ranges.into_iter().zip(entries) {
-            slots.push(Slot {
+            slots.push(Arc::new(Slot {
                 gap: list[end..range.start].into(),
                 text: list[range.clone()].into(),
                 entry,
-            });
+            }));
             end = range.end;
         }
         Some(Self {
-            head: format!("{before}["),
+            head: format!("{before}[").into(),
             slots,
-            tail: format!("{}{after}", &list[end..]),
+            tail: format!("{}{after}", &list[end..]).into(),
             is_changed: false,
         })
+    }
+
+    /// The entries of which `before` and this, one made of the other, have only one: those
+    /// of `before`, and those of this. What both have at the same place from either end,
+    /// which is nearly all, is only passed by.
+    #[must_use]
+    pub fn changes_since<'a>(&'a self, before: &'a Self) -> (Vec<Written<'a>>, Vec<Written<'a>>) {
+        let is_same = |(a, b): &(&Arc<Slot>, &Arc<Slot>)| Arc::ptr_eq(&a.entry, &b.entry);
+        let (old, new) = (&*before.slots, &*self.slots);
+        let start = old.iter().zip(new).take_while(is_same).count();
+        let (old, new) = (&old[start..], &new[start..]);
+        let end = old.iter().rev().zip(new.iter().rev());
+        let end = end.take_while(is_same).count();
+        let (old, new) = (&old[..old.len() - end], &new[..new.len() - end]);
+        (lacking(old, new), lacking(new, old))
     }
 
     /// The entries, in order.
@@ -121,11 +141,11 @@ impl Draft {
         let entry = parse_entry(self.slots.len(), text)?;
         self.is_changed = true;
         let gap = self.slots.last().map(|slot| slot.gap.clone());
-        self.slots.push(Slot {
+        self.slots.push(Arc::new(Slot {
             gap: gap.unwrap_or_default(),
             text: text.into(),
             entry,
-        });
+        }));
         Ok(())
     }
 
@@ -139,6 +159,7 @@ impl Draft {
             && *slot.text != *text
         {
             self.is_changed = true;
+            let slot = Arc::make_mut(slot);
             slot.entry = entry;
             slot.text = text.into();
         }
@@ -147,6 +168,9 @@ impl Draft {
 
     /// Removes the entries with these numbers.
     pub fn remove(&mut self, numbers: &[usize]) {
+        if numbers.is_empty() {
+            return;
+        }
         let first = self.slots.first().map(|slot| slot.gap.clone());
         let numbers: HashSet<usize> = numbers.iter().copied().collect();
         let mut number = 0;
@@ -156,8 +180,10 @@ impl Draft {
         });
         self.is_changed |= self.slots.len() < number;
         // Whatever comes first now stands where the first one stood.
-        if let (Some(gap), Some(slot)) = (first, self.slots.first_mut()) {
-            slot.gap = gap;
+        if let (Some(gap), Some(slot)) = (first, self.slots.first_mut())
+            && !Arc::ptr_eq(&gap, &slot.gap)
+        {
+            Arc::make_mut(slot).gap = gap;
         }
     }
 
@@ -212,7 +238,10 @@ impl Draft {
     /// The text as it is now.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut text = self.head.clone();
+        let slots = self.slots.iter();
+        let len: usize = slots.map(|slot| slot.gap.len() + 1 + slot.text.len()).sum();
+        let mut text = String::with_capacity(self.head.len() + len + self.tail.len());
+        text.push_str(&self.head);
         for (number, slot) in self.slots.iter().enumerate() {
             if number > 0 && !slot.gap.contains(',') {
                 text.push(',');
@@ -262,6 +291,15 @@ pub fn annotated(text: &str, key: &str, value: Option<&str>) -> Result<String, o
 pub fn named(text: &str, name: &str) -> Result<String, oci::Error> {
     let text = annotated(text, annotations::CONTAINERD_NAME, None)?;
     annotated(&text, annotations::REF_NAME, Some(name))
+}
+
+/// What of `slots` is not in `others`.
+fn lacking<'a>(slots: &'a [Arc<Slot>], others: &[Arc<Slot>]) -> Vec<Written<'a>> {
+    let known: HashSet<_> = others.iter().map(|slot| Arc::as_ptr(&slot.entry)).collect();
+    let lacking = slots
+        .iter()
+        .filter(|slot| !known.contains(&Arc::as_ptr(&slot.entry)));
+    lacking.map(|slot| (&*slot.text, &slot.entry)).collect()
 }
 
 fn parse_entry(number: usize, text: &str) -> Result<Arc<Entry>, oci::Error> {

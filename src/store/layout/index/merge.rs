@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::View;
-use super::draft::Draft;
+use super::draft::{Draft, Written};
 use crate::oci::index::Entry;
 use crate::oci::{self, json};
 
@@ -137,14 +137,20 @@ impl EntrySet {
 
     /// Goes on by a change.
     pub fn advance(&mut self, delta: &Delta) {
-        self.0.retain(|key, _| !delta.removed.0.contains_key(key));
+        self.less(&delta.removed);
         self.extend(delta.added.clone());
     }
 
     /// Goes back to before a change.
     pub fn retreat(&mut self, delta: &Delta) {
-        self.0.retain(|key, _| !delta.added.0.contains_key(key));
+        self.less(&delta.added);
         self.extend(delta.removed.clone());
+    }
+
+    fn less(&mut self, others: &Self) {
+        for key in others.0.keys() {
+            self.0.remove(key);
+        }
     }
 }
 
@@ -161,13 +167,9 @@ impl Delta {
     /// What a draft that began as `before` has become: only what was changed is looked at.
     #[must_use]
     pub fn of_drafts(before: &Draft, after: &Draft) -> Self {
-        let set = |draft: &Draft, others: &Draft| -> EntrySet {
-            let known: HashSet<_> = others.entries().map(Arc::as_ptr).collect();
-            let entries = draft.texts().zip(draft.entries());
-            let new = entries.filter(|(_, entry)| !known.contains(&Arc::as_ptr(entry)));
-            EntrySet(new.map(keyed).collect())
-        };
-        let (added, removed) = (set(after, before), set(before, after));
+        let (old, new) = after.changes_since(before);
+        let set = |written: Vec<Written<'_>>| EntrySet(written.into_iter().map(keyed).collect());
+        let (removed, added) = (set(old), set(new));
         let mut gone = removed.without(&added);
         if !gone.is_empty() {
             let left: HashSet<&str> = after.texts().collect();
@@ -229,7 +231,7 @@ pub fn name(entry: &Entry) -> Option<&str> {
     full.or(entry.ref_name.as_deref())
 }
 
-fn keyed((text, entry): (&str, &Arc<Entry>)) -> (Arc<str>, Arc<EntryText>) {
+fn keyed((text, entry): Written<'_>) -> (Arc<str>, Arc<EntryText>) {
     let value = json::parse(text.as_bytes()).unwrap_or_default();
     let digest = value.get("digest").and_then(Value::as_str);
     let written = EntryText {

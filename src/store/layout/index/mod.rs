@@ -6,7 +6,9 @@ pub mod merge;
 pub mod update;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use draft::Draft;
 
 use super::{Error, Layout};
 use crate::oci::index::Entry;
@@ -20,32 +22,41 @@ const READ_ATTEMPTS: usize = 5;
 /// The file, relative to the layout.
 const INDEX: &str = "index.json";
 
-/// One look at `index.json`: the bytes, and what they say.
+/// One look at `index.json`: the bytes, and what they say. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct View {
-    bytes: Arc<[u8]>,
-    digest: Digest,
-    entries: Vec<Arc<Entry>>,
+    said: Arc<Said>,
     identity: Identity,
+}
+
+/// What is the same in every file with these bytes. What not everybody asks for is made
+/// when somebody does.
+#[derive(Debug)]
+struct Said {
+    bytes: Arc<[u8]>,
+    entries: Vec<Arc<Entry>>,
+    digest: OnceLock<Digest>,
+    draft: OnceLock<Option<Draft>>,
 }
 
 impl View {
     /// The exact bytes of the file.
     #[must_use]
     pub fn bytes(&self) -> &Arc<[u8]> {
-        &self.bytes
+        &self.said.bytes
     }
 
     /// The digest of the bytes.
     #[must_use]
     pub fn digest(&self) -> &Digest {
-        &self.digest
+        let digest = || Digest::of(&self.said.bytes);
+        self.said.digest.get_or_init(digest)
     }
 
     /// The entries that the bytes say, in order.
     #[must_use]
     pub fn entries(&self) -> &[Arc<Entry>] {
-        &self.entries
+        &self.said.entries
     }
 
     /// Which file was read, in which state.
@@ -53,29 +64,66 @@ impl View {
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
+
+    /// Whether `other` has the same bytes.
+    #[must_use]
+    pub fn has_the_bytes_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.said, &other.said) || self.bytes() == other.bytes()
+    }
+
+    /// The bytes, cut at the entries; `None` if there is no list of them.
+    fn draft(&self) -> Option<&Draft> {
+        let Said { bytes, entries, .. } = &*self.said;
+        let cut = || Draft::new(bytes, entries.clone());
+        self.said.draft.get_or_init(cut).as_ref()
+    }
 }
 
 impl View {
     /// Takes the bytes that were read from the `index.json` of the layout at `layout`.
-    pub(super) fn of(layout: &Path, bytes: Vec<u8>, identity: Identity) -> Result<Self, Error> {
+    /// `known` is a view that may have the same.
+    pub(super) fn of(
+        layout: &Path,
+        bytes: Vec<u8>,
+        identity: Identity,
+        known: Option<&Self>,
+    ) -> Result<Self, Error> {
+        if let Some(known) = known.filter(|known| **known.bytes() == *bytes) {
+            let said = known.said.clone();
+            return Ok(Self { said, identity });
+        }
         let path = layout.join(INDEX);
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(Error::Empty { path });
         }
         let index = LayoutIndex::parse(&bytes).map_err(|source| Error::Content { path, source })?;
-        let entries = index.into_entries().into_iter().map(Arc::new).collect();
-        Ok(Self {
-            digest: Digest::of(&bytes),
+        let said = Said {
             bytes: bytes.into(),
-            entries,
-            identity,
-        })
+            entries: index.into_entries().into_iter().map(Arc::new).collect(),
+            digest: OnceLock::new(),
+            draft: OnceLock::new(),
+        };
+        let said = Arc::new(said);
+        Ok(Self { said, identity })
+    }
+
+    /// What was written as `bytes`, which `draft` gave.
+    fn of_draft(draft: &Draft, bytes: Vec<u8>, identity: Identity) -> Self {
+        let said = Said {
+            bytes: bytes.into(),
+            entries: draft.entries().cloned().collect(),
+            digest: OnceLock::new(),
+            draft: OnceLock::from(Some(draft.fresh_copy())),
+        };
+        let said = Arc::new(said);
+        Self { said, identity }
     }
 
     /// Reads until the file stays the same meanwhile: `read` gives its identity before,
-    /// the bytes, and its identity afterwards.
+    /// the bytes, and its identity afterwards. `known` is a view that may have the same.
     fn read_settled(
         layout: &Path,
+        known: Option<&Self>,
         mut read: impl FnMut() -> Result<(Identity, Vec<u8>, Identity), Error>,
     ) -> Result<Self, Error> {
         for _ in 0..READ_ATTEMPTS {
@@ -83,7 +131,7 @@ impl View {
             // A file of the same size that was rewritten in between may be half one thing
             // and half the other, and right JSON all the same.
             if identity == before && identity.size == bytes.len() as u64 {
-                return Self::of(layout, bytes, identity);
+                return Self::of(layout, bytes, identity, known);
             }
         }
         let path = layout.join(INDEX);
@@ -98,7 +146,16 @@ impl Layout {
     /// [`Error::Empty`], [`Error::Content`] and [`Error::Unsettled`] may mean that another
     /// tool is writing the file; whether to wait for it is for the caller to decide.
     pub fn read_index(&self) -> Result<View, Error> {
-        View::read_settled(&self.dir.path, || {
+        self.read_index_after(None)
+    }
+
+    /// The same, where `known` was read before: if the file still says the same, it is not
+    /// parsed again.
+    ///
+    /// # Errors
+    /// As [`Self::read_index`].
+    pub fn read_index_after(&self, known: Option<&View>) -> Result<View, Error> {
+        View::read_settled(&self.dir.path, known, || {
             let before = self.index_identity()?;
             let (bytes, file) = self.dir.read(INDEX, Limit::IndexJsonSize)?;
             let metadata = file

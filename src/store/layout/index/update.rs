@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::draft::Draft;
 use super::merge::{Delta, EntrySet};
 use super::{INDEX, View};
+use crate::oci;
 use crate::oci::limits::Limit;
-use crate::oci::{self, Digest};
 use crate::store::disk::{self, DiskFile, Exchange};
 use crate::store::layout;
 use crate::store::layout::refs::Refusal;
@@ -107,12 +107,21 @@ impl LayoutWriter {
     /// # Errors
     /// [`layout::Error`], wrapped.
     pub fn read_index(&self) -> Result<View, Error> {
+        self.read_index_after(None)
+    }
+
+    /// The same, where `known` was read before: if it still says the same, it is not parsed
+    /// again.
+    pub(in crate::store::layout) fn read_index_after(
+        &self,
+        known: Option<&View>,
+    ) -> Result<View, Error> {
         let io = |source| layout::Error::Io {
             action: "read",
             path: self.path.join(INDEX),
             source,
         };
-        let view = View::read_settled(&self.path, || {
+        let view = View::read_settled(&self.path, known, || {
             let file = match self.disk.open(INDEX) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let path = self.path.join(INDEX);
@@ -146,14 +155,22 @@ impl LayoutWriter {
     /// # Errors
     /// As [`Self::read_index`].
     pub fn present(&self) -> Result<Draft, Error> {
-        self.draft(&self.base(None)?)
+        self.present_after(None)
+    }
+
+    /// The same, where `known` was read before; it is what there is if the file stays torn.
+    pub(in crate::store::layout) fn present_after(
+        &self,
+        known: Option<&View>,
+    ) -> Result<Draft, Error> {
+        self.draft(&self.base(known)?)
     }
 
     /// The index to start from: as it is now, or after some patience the last good one.
     fn base(&self, last_good: Option<&View>) -> Result<View, Error> {
         let deadline = Instant::now() + TORN_PATIENCE;
         loop {
-            match (self.read_index(), last_good) {
+            match (self.read_index_after(last_good), last_good) {
                 (Err(error), _) if is_torn(&error) && Instant::now() < deadline => {
                     std::thread::sleep(TORN_RETRY);
                 }
@@ -219,12 +236,8 @@ impl LayoutWriter {
         if present != bytes {
             return self.base(None).map(Err);
         }
-        Ok(Ok(View {
-            digest: Digest::of(bytes),
-            bytes: present.into(),
-            entries: draft.entries().cloned().collect(),
-            identity: file.status().map_err(io)?.identity,
-        }))
+        let identity = file.status().map_err(io)?.identity;
+        Ok(Ok(View::of_draft(draft, present, identity)))
     }
 
     /// What was made of `found` up to `draft`, made of `theirs` as well. That includes what
@@ -276,7 +289,7 @@ impl LayoutWriter {
             Exchange::Displaced(file) => {
                 let bytes = disk::read_all(&*file, Limit::IndexJsonSize.value()).map_err(io)?;
                 let identity = file.status().map_err(io)?.identity;
-                let foreign = View::of(&self.path, bytes, identity);
+                let foreign = View::of(&self.path, bytes, identity, None);
                 // A torn one has been overwritten by a later one.
                 Ok(foreign.map_or(Written::Alone, Written::Displaced))
             }
