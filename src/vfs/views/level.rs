@@ -202,7 +202,7 @@ impl Node for LevelDir {
         children.retain(|child| child.name != control::NAME);
         if let Some(level) = self.views.snapshot().find(&self.path) {
             children.extend(level.below.iter().map(|(name, level)| Child {
-                name: name.clone(),
+                name: name.to_vec(),
                 node: self.child(name, level),
             }));
         }

@@ -6,15 +6,23 @@
 //! index gives a new snapshot, and [`Snapshot::moved`] says what a kernel that saw the
 //! old one must forget.
 //!
+//! Where little has changed since the snapshot before, [`next`] makes only that anew.
+//!
 //! Invariant: a level's epoch is the number of the snapshot in which what it shows came
 //! to be there. So a path that shows something else, even something it showed before,
 //! has a key of its own.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+mod groups;
+mod next;
+
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::iter::Peekable;
 use std::sync::Arc;
 
+use groups::Groups;
+
 use super::names;
-use crate::oci::{Algorithm, index};
+use crate::oci::index;
 use crate::store::View;
 use crate::vfs::Moved;
 use crate::vfs::node::{Name, NodeKey};
@@ -25,15 +33,18 @@ pub struct Snapshot {
     view: Arc<View>,
     root: Level,
     epoch: u64,
+    /// Whether there are levels that lead to no entry.
+    has_made: bool,
 }
 
-/// One directory level: perhaps an image, perhaps with further levels below.
-#[derive(Debug, Default)]
+/// One directory level: perhaps an image, perhaps with further levels below. Snapshots
+/// share those that are the same.
+#[derive(Debug, Default, Clone)]
 pub struct Level {
     /// What is shown at this very level, beside the levels below.
     pub here: Option<Arc<Here>>,
     /// The levels below, by name.
-    pub below: BTreeMap<Name, Level>,
+    pub below: BTreeMap<Arc<[u8]>, Arc<Level>>,
     /// The snapshot in which this level got its present meaning.
     pub epoch: u64,
 }
@@ -114,11 +125,8 @@ impl Drop for Level {
     fn drop(&mut self) {
         let mut rest = vec![std::mem::take(&mut self.below)];
         while let Some(levels) = rest.pop() {
-            rest.extend(
-                levels
-                    .into_values()
-                    .map(|mut level| std::mem::take(&mut level.below)),
-            );
+            let last_owned = levels.into_values().filter_map(Arc::into_inner);
+            rest.extend(last_owned.map(|mut level| std::mem::take(&mut level.below)));
         }
     }
 }
@@ -132,15 +140,26 @@ impl Level {
         NodeKey::place(path.join(&b'/'), shows, self.epoch)
     }
 
+    /// Whether the same is shown at this very level.
+    fn shows_the_same_as(&self, other: &Self) -> bool {
+        match (&self.here, &other.here) {
+            (Some(one), Some(other)) => one.shows_the_same_as(other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
     fn at(&mut self, path: &[Name]) -> &mut Self {
         path.iter().fold(self, |level, name| {
-            level.below.entry(name.clone()).or_default()
+            Arc::make_mut(level.below.entry(name.as_slice().into()).or_default())
         })
     }
 
     fn find(&self, path: &[Name]) -> Option<&Self> {
-        path.iter()
-            .try_fold(self, |level, name| level.below.get(name))
+        let mut level = self;
+        for name in path {
+            level = level.below.get(name.as_slice())?;
+        }
+        Some(level)
     }
 }
 
@@ -159,6 +178,17 @@ impl Snapshot {
         before: Option<&Self>,
         made: &mut BTreeSet<Vec<Name>>,
     ) -> Self {
+        if let Some(before) = before
+            && made.is_empty()
+            && let Some(next) = next::after(before, &view)
+        {
+            return next;
+        }
+        Self::made_anew(view, before, made)
+    }
+
+    /// The same, whatever `before` shows already.
+    fn made_anew(view: Arc<View>, before: Option<&Self>, made: &mut BTreeSet<Vec<Name>>) -> Self {
         let mut root = Level::default();
         let groups = Groups::of(view.entries());
         groups.place(&mut root);
@@ -170,7 +200,12 @@ impl Snapshot {
         let epoch = before.map_or(1, |before| before.epoch + 1);
         date(&mut root, before.map(|before| &before.root), epoch);
         root.epoch = 0;
-        Self { view, root, epoch }
+        Self {
+            view,
+            root,
+            epoch,
+            has_made: !made.is_empty(),
+        }
     }
 
     /// The view of the index from which this was made.
@@ -191,7 +226,7 @@ impl Snapshot {
         let (mut images, mut rest) = (0, vec![&self.root]);
         while let Some(level) = rest.pop() {
             images += usize::from(level.here.is_some());
-            rest.extend(level.below.values());
+            rest.extend(level.below.values().map(|level| &**level));
         }
         images
     }
@@ -205,19 +240,15 @@ impl Snapshot {
 
 /// Gives every level its epoch: that of before where it shows the same, else `epoch`.
 fn date(root: &mut Level, before: Option<&Level>, epoch: u64) {
-    let is_same = |one: &Level, other: &Level| match (&one.here, &other.here) {
-        (Some(one), Some(other)) => one.shows_the_same_as(other),
-        (one, other) => one.is_none() && other.is_none(),
-    };
     let mut rest = vec![(root, before)];
     while let Some((level, before)) = rest.pop() {
         level.epoch = match before {
-            Some(before) if is_same(before, level) => before.epoch,
+            Some(before) if level.shows_the_same_as(before) => before.epoch,
             _ => epoch,
         };
         rest.extend(level.below.iter_mut().map(|(name, child)| {
             let before = before.and_then(|before| before.below.get(name));
-            (child, before)
+            (Arc::make_mut(child), before.map(|before| &**before))
         }));
     }
 }
@@ -226,149 +257,57 @@ fn date(root: &mut Level, before: Option<&Level>, epoch: u64) {
 fn compare(old: &Level, new: &Level) -> Vec<Moved> {
     let nothing = Level::default();
     let (mut moved, mut path) = (Vec::new(), Vec::new());
-    let mut rest = vec![(old, new, old.below.iter())];
-    while let Some((old, new, below)) = rest.last_mut() {
-        let Some((name, was)) = below.next() else {
+    let mut rest = vec![Pairs::of(old, new)];
+    while let Some(pairs) = rest.last_mut() {
+        let Some((name, was, is)) = pairs.next() else {
             rest.pop();
             path.pop();
             continue;
         };
-        let is = new.below.get(name);
+        if is.is_some_and(|is| Arc::ptr_eq(was, is)) {
+            continue;
+        }
+        let name = name.to_vec();
         if is.is_none_or(|is| is.epoch != was.epoch) {
             moved.push(Moved {
-                parent: old.key(&path),
+                parent: pairs.old.key(&path),
                 name: name.clone(),
             });
         }
         if !was.below.is_empty() {
-            path.push(name.clone());
-            rest.push((was, is.unwrap_or(&nothing), was.below.iter()));
+            path.push(name);
+            rest.push(Pairs::of(was, is.map_or(&nothing, |is| is)));
         }
     }
     moved
 }
 
-/// The entries of an index, brought together by the name under which they are shown.
-struct Groups<'a> {
-    entries: &'a [Arc<index::Entry>],
-    named: BTreeMap<&'a str, Vec<Arc<index::Entry>>>,
+/// The levels below one level, each with what has its name below another.
+struct Pairs<'a> {
+    old: &'a Level,
+    below: btree_map::Iter<'a, Arc<[u8]>, Arc<Level>>,
+    others: Peekable<btree_map::Iter<'a, Arc<[u8]>, Arc<Level>>>,
 }
 
-impl<'a> Groups<'a> {
-    fn of(entries: &'a [Arc<index::Entry>]) -> Self {
-        let mut named: BTreeMap<&str, Vec<Arc<index::Entry>>> = BTreeMap::new();
-        for entry in entries {
-            if let Some(name) = shown_name(entry) {
-                named.entry(name).or_default().push(entry.clone());
-            }
-        }
-        for group in named.values_mut().filter(|group| group.len() > 1) {
-            // The same content twice under one name is there once, where it stands last.
-            let mut seen = HashSet::new();
-            group.reverse();
-            group.retain(|entry| seen.insert(shows(entry)));
-            group.reverse();
-        }
-        Self { entries, named }
-    }
-
-    fn place(&self, root: &mut Level) {
-        let unnamed = self
-            .entries
-            .iter()
-            .filter(|entry| shown_name(entry).is_none());
-        for entry in unnamed {
-            let Ok(descriptor) = &entry.descriptor else {
-                continue;
-            };
-            if descriptor.digest.algorithm() != Algorithm::Unknown {
-                let path = [descriptor.digest.as_str().as_bytes().to_vec()];
-                put(root, &path, None, Target::One(entry.clone()));
-            }
-        }
-        for (name, entries) in &self.named {
-            self.place_name(root, name, entries);
-        }
-    }
-
-    fn place_name(&self, root: &mut Level, name: &str, entries: &[Arc<index::Entry>]) {
-        let Some(last) = entries.last() else { return };
-        if entries.len() > 1 && are_platforms(entries) {
-            let target = Target::Platforms(entries.to_vec());
-            put(root, &names::levels(name), Some(name), target);
-            return;
-        }
-        put(
-            root,
-            &names::levels(name),
-            Some(name),
-            Target::One(last.clone()),
-        );
-        if entries.len() == 1 {
-            return;
-        }
-        log::warn!(
-            "REF_DUPLICATE: {} entries have the ref name {name:?}",
-            entries.len()
-        );
-        for entry in entries {
-            let Ok(descriptor) = &entry.descriptor else {
-                continue;
-            };
-            let exact = format!("{name}@{}", descriptor.digest);
-            if !self.named.contains_key(exact.as_str()) {
-                put(
-                    root,
-                    &names::levels(&exact),
-                    Some(name),
-                    Target::One(entry.clone()),
-                );
-            }
-        }
-    }
-
-    /// Short names of entries that are shown under their full name.
-    fn place_links(&self, root: &mut Level) {
-        let mut holders: BTreeMap<&str, Vec<&Arc<index::Entry>>> = BTreeMap::new();
-        for entry in self.entries {
-            if let Some(short) = &entry.ref_name {
-                holders.entry(short).or_default().push(entry);
-            }
-        }
-        let alone = holders
-            .iter()
-            .filter_map(|(short, entries)| match entries[..] {
-                [entry] => {
-                    let full = entry.containerd_name.as_ref()?;
-                    Some((names::levels(short), entry, full))
-                }
-                _ => None,
-            });
-        // Deep ones first: a level that others stand below cannot be a link.
-        let mut links: Vec<_> = alone.collect();
-        links.sort_by_key(|(path, ..)| std::cmp::Reverse(path.len()));
-        for (path, entry, full) in links {
-            place_link(root, &path, entry, full);
+impl<'a> Pairs<'a> {
+    fn of(old: &'a Level, new: &'a Level) -> Self {
+        Self {
+            old,
+            below: old.below.iter(),
+            others: new.below.iter().peekable(),
         }
     }
 }
 
-fn place_link(root: &mut Level, path: &[Name], entry: &Arc<index::Entry>, full: &str) {
-    let taken = root.find(path).is_some_and(|level| level.here.is_some());
-    if taken {
-        return;
-    }
-    let level = root.at(path);
-    if level.below.is_empty() {
-        let mut target = b"../".repeat(path.len() - 1);
-        target.extend(names::levels(full).join(&b'/'));
-        level.here = Some(Arc::new(Here::Link(target)));
-    } else {
-        let target = Target::One(entry.clone());
-        level.here = Some(Arc::new(Here::Image {
-            name: Some(full.to_owned()),
-            target,
-        }));
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a [u8], &'a Arc<Level>, Option<&'a Arc<Level>>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, level) = self.below.next()?;
+        // Both are in order.
+        while self.others.next_if(|(other, _)| *other < name).is_some() {}
+        let other = self.others.next_if(|(other, _)| *other == name);
+        Some((name, level, other.map(|(_, other)| other)))
     }
 }
 
@@ -378,27 +317,6 @@ fn shown_name(entry: &index::Entry) -> Option<&str> {
         .containerd_name
         .as_deref()
         .or(entry.ref_name.as_deref())
-}
-
-/// Whether every entry has a platform and no two have the same.
-fn are_platforms(entries: &[Arc<index::Entry>]) -> bool {
-    let platform = |entry: &Arc<index::Entry>| {
-        entry.descriptor.as_ref().ok().and_then(|descriptor| {
-            descriptor
-                .platform
-                .as_ref()
-                .map(|platform| platform.directory_name())
-        })
-    };
-    let mut seen = BTreeSet::new();
-    entries
-        .iter()
-        .all(|entry| platform(entry).is_some_and(|name| seen.insert(name)))
-}
-
-fn put(root: &mut Level, path: &[Name], name: Option<&str>, target: Target) {
-    let name = name.map(str::to_owned);
-    root.at(path).here = Some(Arc::new(Here::Image { name, target }));
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! An index that is being changed, as text: what is not changed keeps its bytes.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -101,14 +102,13 @@ impl Draft {
     /// which is nearly all, is only passed by.
     #[must_use]
     pub fn changes_since<'a>(&'a self, before: &'a Self) -> (Vec<Written<'a>>, Vec<Written<'a>>) {
-        let is_same = |(a, b): &(&Arc<Slot>, &Arc<Slot>)| Arc::ptr_eq(&a.entry, &b.entry);
-        let (old, new) = (&*before.slots, &*self.slots);
-        let start = old.iter().zip(new).take_while(is_same).count();
-        let (old, new) = (&old[start..], &new[start..]);
-        let end = old.iter().rev().zip(new.iter().rev());
-        let end = end.take_while(is_same).count();
-        let (old, new) = (&old[..old.len() - end], &new[..new.len() - end]);
-        (lacking(old, new), lacking(new, old))
+        let written = |slot: &'a Arc<Slot>| (&*slot.text, &slot.entry);
+        let identity = |slot: &Arc<Slot>| Arc::as_ptr(&slot.entry);
+        let (old, new) = differing(&before.slots, &self.slots, identity);
+        (
+            old.into_iter().map(written).collect(),
+            new.into_iter().map(written).collect(),
+        )
     }
 
     /// The entries, in order.
@@ -293,13 +293,32 @@ pub fn named(text: &str, name: &str) -> Result<String, oci::Error> {
     annotated(&text, annotations::REF_NAME, Some(name))
 }
 
-/// What of `slots` is not in `others`.
-fn lacking<'a>(slots: &'a [Arc<Slot>], others: &[Arc<Slot>]) -> Vec<Written<'a>> {
-    let known: HashSet<_> = others.iter().map(|slot| Arc::as_ptr(&slot.entry)).collect();
-    let lacking = slots
-        .iter()
-        .filter(|slot| !known.contains(&Arc::as_ptr(&slot.entry)));
-    lacking.map(|slot| (&*slot.text, &slot.entry)).collect()
+/// What only one of two lists has, each as it says; `identity` is what makes two of their
+/// elements the same.
+pub(super) fn differing<'a, T, I: Eq + Hash>(
+    old: &'a [T],
+    new: &'a [T],
+    identity: impl Fn(&T) -> I,
+) -> (Vec<&'a T>, Vec<&'a T>) {
+    let is_same = |(a, b): &(&T, &T)| identity(a) == identity(b);
+    let start = old.iter().zip(new).take_while(is_same).count();
+    let (old, new) = (&old[start..], &new[start..]);
+    let end = old.iter().rev().zip(new.iter().rev());
+    let end = end.take_while(is_same).count();
+    let (old, new) = (&old[..old.len() - end], &new[..new.len() - end]);
+    // What was put in the place of something else has moved nothing.
+    let (old, new): (Vec<&T>, Vec<&T>) = if old.len() == new.len() {
+        let pairs = old.iter().zip(new);
+        pairs.filter(|pair| !is_same(pair)).unzip()
+    } else {
+        (old.iter().collect(), new.iter().collect())
+    };
+    let lacking = |list: &[&'a T], others: &[&T]| -> Vec<&'a T> {
+        let known: HashSet<I> = others.iter().map(|other| identity(other)).collect();
+        let lacking = list.iter().filter(|one| !known.contains(&identity(one)));
+        lacking.copied().collect()
+    };
+    (lacking(&old, &new), lacking(&new, &old))
 }
 
 fn parse_entry(number: usize, text: &str) -> Result<Arc<Entry>, oci::Error> {

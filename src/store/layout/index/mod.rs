@@ -71,6 +71,16 @@ impl View {
         Arc::ptr_eq(&self.said, &other.said) || self.bytes() == other.bytes()
     }
 
+    /// The entries of which `before` and this, one made of the other, have only one: those
+    /// of `before`, and those of this. Where this was parsed anew, that is all of them.
+    #[must_use]
+    pub fn changes_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> (Vec<&'a Arc<Entry>>, Vec<&'a Arc<Entry>>) {
+        draft::differing(before.entries(), self.entries(), Arc::as_ptr)
+    }
+
     /// The bytes, cut at the entries; `None` if there is no list of them.
     fn draft(&self) -> Option<&Draft> {
         let Said { bytes, entries, .. } = &*self.said;
@@ -108,7 +118,7 @@ impl View {
     }
 
     /// What was written as `bytes`, which `draft` gave.
-    fn of_draft(draft: &Draft, bytes: Vec<u8>, identity: Identity) -> Self {
+    pub(crate) fn of_draft(draft: &Draft, bytes: Vec<u8>, identity: Identity) -> Self {
         let said = Said {
             bytes: bytes.into(),
             entries: draft.entries().cloned().collect(),

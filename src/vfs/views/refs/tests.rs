@@ -1,8 +1,11 @@
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::oci::Digest;
 use crate::store::Layout;
+use crate::store::blob::Identity;
+use crate::store::layout::index::draft::Draft;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
@@ -212,4 +215,97 @@ fn many_entries_of_one_name_take_little_time() -> TestResult {
         "the name, and each with its digest"
     );
     Ok(())
+}
+
+/// The view that is there when `draft` was written.
+fn view(draft: &Draft) -> Arc<View> {
+    let metadata = std::fs::metadata("/").expect("it is there");
+    Arc::new(View::of_draft(
+        draft,
+        draft.to_bytes(),
+        Identity::from(&metadata),
+    ))
+}
+
+#[test]
+fn what_is_made_of_the_snapshot_before() -> TestResult {
+    let rows: [(&str, &[(&str, &str)], bool); 6] = [
+        ("a new name", &[(REF, "new")], true),
+        ("below a name", &[(REF, "a/b/c")], true),
+        ("no name", &[], true),
+        ("a second entry of a name", &[(REF, "a")], false),
+        ("a full name", &[(REF, "x"), (FULL, "y")], false),
+        ("what may be an exact name", &[(REF, "a@x")], false),
+    ];
+    let index = json!({"schemaVersion": 2, "manifests": [entry("1", &[(REF, "a")])]});
+    let draft = Draft::parse(index.to_string().as_bytes())?;
+    let before = Snapshot::new(view(&draft), None);
+    for (name, annotations, expected) in rows {
+        let mut draft = draft.clone();
+        draft.push(&entry("2", annotations).to_string())?;
+        let found = next::after(&before, &view(&draft));
+        assert_eq!(found.is_some(), expected, "{name}");
+    }
+    Ok(())
+}
+
+/// The paths, what they show, and since when.
+fn dated(snapshot: &Snapshot) -> Vec<String> {
+    let (mut found, mut rest) = (Vec::new(), vec![(String::new(), &snapshot.root)]);
+    while let Some((path, level)) = rest.pop() {
+        let here = level.here.as_ref().map(|here| here.shows());
+        found.push(format!("{path} {here:?} {}", level.epoch));
+        let below = level.below.iter();
+        rest.extend(below.map(|(name, level)| {
+            let name = String::from_utf8_lossy(name);
+            (format!("{path}/{name}"), &**level)
+        }));
+    }
+    found.sort();
+    found
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn what_is_made_of_the_one_before_is_what_is_made_anew(
+        steps in prop::collection::vec(
+            (0..8_usize, 0..3_usize, 0..6_usize, 0..12_usize, any::<bool>()),
+            1..12,
+        ),
+    ) {
+        const NAMES: [&str; 8] = ["a", "a/b", "a/b/c", "d", "d/e", "", "f/g", "a@x"];
+        let text = br#"{"schemaVersion":2,"manifests":[]}"#;
+        let mut draft = Draft::parse(text).expect("it is an index");
+        let mut stepwise = Snapshot::new(view(&draft), None);
+        let mut anew = Snapshot::new(view(&draft), None);
+        for (name, content, place, kind, is_removed) in steps {
+            let annotations: &[(&str, &str)] = match kind {
+                0 => &[],
+                1 => &[(REF, NAMES[name]), (FULL, "a/full")],
+                _ => &[(REF, NAMES[name])],
+            };
+            let new = entry(&content.to_string(), annotations).to_string();
+            let count = draft.entries().count();
+            if is_removed && count > 0 {
+                draft.remove(&[place % count]);
+            } else if place < count && kind > 6 {
+                draft.replace(place, &new).expect("it is JSON");
+            } else {
+                draft.push(&new).expect("it is JSON");
+            }
+            let next = Snapshot::new(view(&draft), Some(&stepwise));
+            let again = Snapshot::made_anew(view(&draft), Some(&anew), &mut BTreeSet::new());
+            prop_assert_eq!(dated(&next), dated(&again));
+            let moved = |old: &Snapshot, new: &Snapshot| {
+                let mut moved: Vec<String> =
+                    old.moved(new).iter().map(|moved| format!("{moved:?}")).collect();
+                moved.sort();
+                moved
+            };
+            prop_assert_eq!(moved(&stepwise, &next), moved(&anew, &again));
+            (stepwise, anew) = (next, again);
+        }
+    }
 }
