@@ -301,6 +301,27 @@ pub fn read_all(file: &dyn DiskFile, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Whether a file has these bytes and no more.
+///
+/// # Errors
+/// What reading says.
+pub fn has_bytes(file: &dyn DiskFile, bytes: &[u8]) -> io::Result<bool> {
+    const CHUNK: usize = 64 << 10;
+    let mut buf = vec![0; CHUNK];
+    let mut left = bytes;
+    loop {
+        let offset = (bytes.len() - left.len()) as u64;
+        let read = file.read_at(&mut buf, offset)?;
+        match left.split_at_checked(read) {
+            Some((these, others)) if *these == buf[..read] => left = others,
+            _ => return Ok(false),
+        }
+        if read == 0 {
+            return Ok(left.is_empty());
+        }
+    }
+}
+
 /// The directory that holds `path`.
 #[must_use]
 pub fn parent(path: &str) -> &str {

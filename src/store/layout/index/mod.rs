@@ -91,17 +91,7 @@ impl View {
 
 impl View {
     /// Takes the bytes that were read from the `index.json` of the layout at `layout`.
-    /// `known` is a view that may have the same.
-    pub(super) fn of(
-        layout: &Path,
-        bytes: Vec<u8>,
-        identity: Identity,
-        known: Option<&Self>,
-    ) -> Result<Self, Error> {
-        if let Some(known) = known.filter(|known| **known.bytes() == *bytes) {
-            let said = known.said.clone();
-            return Ok(Self { said, identity });
-        }
+    fn of(layout: &Path, bytes: Vec<u8>, identity: Identity) -> Result<Self, Error> {
         let path = layout.join(INDEX);
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(Error::Empty { path });
@@ -129,23 +119,58 @@ impl View {
         Self { said, identity }
     }
 
+    /// The same bytes in another file, or in another state of it.
+    fn with_identity(&self, identity: Identity) -> Self {
+        let said = self.said.clone();
+        Self { said, identity }
+    }
+
     /// Reads until the file stays the same meanwhile: `read` gives its identity before,
-    /// the bytes, and its identity afterwards. `known` is a view that may have the same.
+    /// what it says, and its identity afterwards.
     fn read_settled(
         layout: &Path,
-        known: Option<&Self>,
-        mut read: impl FnMut() -> Result<(Identity, Vec<u8>, Identity), Error>,
+        mut read: impl FnMut() -> Result<(Identity, Content, Identity), Error>,
     ) -> Result<Self, Error> {
         for _ in 0..READ_ATTEMPTS {
-            let (before, bytes, identity) = read()?;
+            let (before, content, identity) = read()?;
             // A file of the same size that was rewritten in between may be half one thing
             // and half the other, and right JSON all the same.
-            if identity == before && identity.size == bytes.len() as u64 {
-                return Self::of(layout, bytes, identity, known);
+            if identity != before || identity.size != content.len() {
+                continue;
             }
+            return match content {
+                Content::Known(view) => Ok(view.with_identity(identity)),
+                Content::Read(bytes) => Self::of(layout, bytes, identity),
+            };
         }
         let path = layout.join(INDEX);
         Err(Error::Unsettled { path })
+    }
+}
+
+/// What a file says.
+enum Content {
+    /// The same as this view.
+    Known(View),
+    /// These bytes.
+    Read(Vec<u8>),
+}
+
+impl Content {
+    /// Takes what was read, after `known` was.
+    fn new(bytes: Vec<u8>, known: Option<&View>) -> Self {
+        match known.filter(|known| **known.bytes() == *bytes) {
+            Some(known) => Self::Known(known.clone()),
+            None => Self::Read(bytes),
+        }
+    }
+
+    fn len(&self) -> u64 {
+        let len = match self {
+            Self::Known(view) => view.bytes().len(),
+            Self::Read(bytes) => bytes.len(),
+        };
+        len as u64
     }
 }
 
@@ -165,13 +190,14 @@ impl Layout {
     /// # Errors
     /// As [`Self::read_index`].
     pub fn read_index_after(&self, known: Option<&View>) -> Result<View, Error> {
-        View::read_settled(&self.dir.path, known, || {
+        View::read_settled(&self.dir.path, || {
             let before = self.index_identity()?;
             let (bytes, file) = self.dir.read(INDEX, Limit::IndexJsonSize)?;
             let metadata = file
                 .metadata()
                 .map_err(|source| self.dir.io("stat", INDEX, source))?;
-            Ok((before, bytes, Identity::from(&metadata)))
+            let content = Content::new(bytes, known);
+            Ok((before, content, Identity::from(&metadata)))
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::draft::Draft;
 use super::merge::{Delta, EntrySet};
-use super::{INDEX, View};
+use super::{Content, INDEX, View};
 use crate::oci;
 use crate::oci::limits::Limit;
 use crate::store::disk::{self, DiskFile, Exchange};
@@ -121,7 +121,7 @@ impl LayoutWriter {
             path: self.path.join(INDEX),
             source,
         };
-        let view = View::read_settled(&self.path, known, || {
+        let view = View::read_settled(&self.path, || {
             let file = match self.disk.open(INDEX) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let path = self.path.join(INDEX);
@@ -143,9 +143,16 @@ impl LayoutWriter {
                 path: self.path.join(INDEX),
                 source,
             })?;
-            let bytes = disk::read_all(&*file, size).map_err(io)?;
+            let mut is_known = false;
+            if let Some(known) = known {
+                is_known = disk::has_bytes(&*file, known.bytes()).map_err(io)?;
+            }
+            let content = match known {
+                Some(known) if is_known => Content::Known(known.clone()),
+                _ => Content::Read(disk::read_all(&*file, size).map_err(io)?),
+            };
             let after = file.status().map_err(io)?;
-            Ok((before.identity, bytes, after.identity))
+            Ok((before.identity, content, after.identity))
         })?;
         Ok(view)
     }
@@ -194,8 +201,8 @@ impl LayoutWriter {
             size.map_err(|source| self.content(source))?;
             let (displaced, there) = match self.write(&base, &bytes)? {
                 Written::Preceded(theirs) => (None, Err(theirs)),
-                Written::Alone => (None, self.read_back(&bytes, &draft)?),
-                Written::Displaced(foreign) => (Some(foreign), self.read_back(&bytes, &draft)?),
+                Written::Alone => (None, self.read_back(bytes, &draft)?),
+                Written::Displaced(foreign) => (Some(foreign), self.read_back(bytes, &draft)?),
             };
             if let Some(foreign) = &displaced {
                 draft = self.merge(found, &draft, foreign)?;
@@ -229,15 +236,14 @@ impl LayoutWriter {
 
     /// Reads the file that was just written, which says what `draft` does; what is there
     /// instead, if somebody else has written since.
-    fn read_back(&self, bytes: &[u8], draft: &Draft) -> Result<Result<View, View>, Error> {
+    fn read_back(&self, bytes: Vec<u8>, draft: &Draft) -> Result<Result<View, View>, Error> {
         let io = |source| self.io("read back", INDEX, source);
         let file = self.disk.open(INDEX).map_err(io)?;
-        let present = disk::read_all(&*file, Limit::IndexJsonSize.value()).map_err(io)?;
-        if present != bytes {
+        if !disk::has_bytes(&*file, &bytes).map_err(io)? {
             return self.base(None).map(Err);
         }
         let identity = file.status().map_err(io)?.identity;
-        Ok(Ok(View::of_draft(draft, present, identity)))
+        Ok(Ok(View::of_draft(draft, bytes, identity)))
     }
 
     /// What was made of `found` up to `draft`, made of `theirs` as well. That includes what
@@ -278,10 +284,7 @@ impl LayoutWriter {
                 other => drop(other?),
             }
         }
-        let is_expected = |file: &dyn DiskFile| {
-            let bytes = disk::read_all(file, Limit::IndexJsonSize.value())?;
-            Ok(bytes == *expected)
-        };
+        let is_expected = |file: &dyn DiskFile| disk::has_bytes(file, &expected);
         let exchange = temporary.publish_in_place_of(INDEX, is_expected);
         match exchange.map_err(io)? {
             Exchange::Published => Ok(Written::Alone),
@@ -289,7 +292,7 @@ impl LayoutWriter {
             Exchange::Displaced(file) => {
                 let bytes = disk::read_all(&*file, Limit::IndexJsonSize.value()).map_err(io)?;
                 let identity = file.status().map_err(io)?.identity;
-                let foreign = View::of(&self.path, bytes, identity, None);
+                let foreign = View::of(&self.path, bytes, identity);
                 // A torn one has been overwritten by a later one.
                 Ok(foreign.map_or(Written::Alone, Written::Displaced))
             }
