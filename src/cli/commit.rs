@@ -14,10 +14,11 @@ use ocifs::oci::RefName;
 use ocifs::vfs::views::DROP_BOX;
 use rustix::fs::XattrFlags;
 
+use super::compress::Compress;
 use super::error::{Refusal, Status};
 use super::mounts;
 
-/// What asks for it, and what says why not.
+/// What asks for it, with one more word that says how to pack; and what says why not.
 const COMMIT: &str = "user.oci.commit";
 const ERROR: &str = "user.oci.error";
 
@@ -30,6 +31,9 @@ pub(crate) struct Arguments {
     session: OsString,
     /// The ref name of what has none of its own [default: the name of the session].
     name: Option<RefName>,
+    /// How a tree is packed [default: as `ocifs mount` was told].
+    #[arg(long, value_name = "HOW")]
+    compress: Option<Compress>,
 }
 
 /// Publishes a session.
@@ -50,7 +54,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         return Err(Refusal::not_found(format!("{shown} is not a session")));
     }
     let name = arguments.name.as_ref().map_or("", RefName::as_str);
-    let Err(errno) = rustix::fs::setxattr(&path, COMMIT, name.as_bytes(), XattrFlags::empty())
+    let order = match arguments.compress {
+        Some(compress) => format!("{COMMIT}.{}", compress.word()),
+        None => COMMIT.to_owned(),
+    };
+    let Err(errno) = rustix::fs::setxattr(&path, order, name.as_bytes(), XattrFlags::empty())
     else {
         return Ok(ExitCode::SUCCESS);
     };

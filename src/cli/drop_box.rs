@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use ocifs::ingest::{Ingest, IngestOptions};
-use ocifs::oci::media_type::LayerCompression;
 use ocifs::store::layout::Committer;
 use ocifs::store::layout::refs::Collision;
 use ocifs::vfs::dropbox::session::{Sessions, SessionsOptions};
@@ -33,7 +32,7 @@ pub(crate) fn place(
         Box::new(move || shown.settle())
     };
     let commits = Commits::new(committer.clone(), ingest, collision, settle);
-    let sessions = sessions(source, committer, collision);
+    let sessions = sessions(source, committer, collision, arguments);
     let drop_box = DropBox::new(commits, sessions, options);
     let reporter = drop_box.clone();
     let status = Box::new(move || reporter.status());
@@ -46,10 +45,11 @@ fn sessions(
     source: &Source,
     committer: &Arc<Committer>,
     collision: Collision,
+    arguments: &Arguments,
 ) -> Option<Arc<Sessions>> {
     let options = SessionsOptions {
         collision,
-        compression: LayerCompression::Gzip,
+        compression: arguments.compress.into(),
     };
     let (layout, verdicts) = (source.layout.clone(), source.verdicts.clone());
     match Sessions::open(layout, committer.clone(), verdicts, options) {

@@ -6,6 +6,7 @@
 
 mod cat;
 mod commit;
+mod compress;
 mod daemon;
 mod demo;
 mod drop_box;

@@ -23,6 +23,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::compress::Compress;
 use super::drop_box;
 use super::error::Refusal;
 use super::inherited::Inherited;
@@ -65,6 +66,14 @@ pub(crate) struct Arguments {
     /// Let other users look at the mount; the kernel then checks permissions by mode.
     #[arg(long)]
     pub(super) allow_other: bool,
+    /// How trees are packed that are published from incoming/.
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "gzip",
+        conflicts_with = "read_only"
+    )]
+    pub(super) compress: Compress,
     /// Usual mount options, separated by commas (repeatable).
     #[arg(short = 'o', value_name = "OPTION", value_delimiter = ',')]
     options: Vec<String>,

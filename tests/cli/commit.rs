@@ -70,7 +70,7 @@ fn what_cannot_be_committed() {
     )
     .unwrap();
 
-    let rows: [(&str, &[&str], i32, &str); 9] = [
+    let rows: [(&str, &[&str], i32, &str); 10] = [
         ("no such session", &[at, "nothing"], 1, "is not a session"),
         ("a drop", &[at, "note"], 1, "is not a session"),
         (
@@ -90,6 +90,12 @@ fn what_cannot_be_committed() {
         ),
         ("a name that is taken", &[at, "taken", "note"], 1, "exists"),
         ("half an index", &[at, "half"], 3, "json_syntax"),
+        (
+            "a compression that is none",
+            &["--compress", "xz", at, "open"],
+            2,
+            "possible values: gzip, zstd, none",
+        ),
     ];
     let index = || fs::read(layout.path().join("index.json")).unwrap();
     let before = index();

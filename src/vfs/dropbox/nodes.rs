@@ -184,10 +184,10 @@ impl Writable for ShelfNode {
         _value: &[u8],
         _how: XattrMode,
     ) -> Result<(), Error> {
-        match name {
+        match session::Order::of(name) {
             // This is no session.
-            session::COMMIT => Err(Error::NotPermitted),
-            _ => Ok(()),
+            Some(_) => Err(Error::NotPermitted),
+            None => Ok(()),
         }
     }
 
@@ -295,10 +295,10 @@ impl Writable for DropNode {
         _value: &[u8],
         _how: XattrMode,
     ) -> Result<(), Error> {
-        match name {
+        match session::Order::of(name) {
             // This is no session.
-            session::COMMIT => Err(Error::NotPermitted),
-            _ => Ok(()),
+            Some(_) => Err(Error::NotPermitted),
+            None => Ok(()),
         }
     }
 

@@ -131,7 +131,8 @@ impl Attempt {
 
     /// Prepares, and keeps the result for a while.
     fn run(&self, sessions: &Sessions) {
-        let result = sessions.prepare(&self.tree, &self.name);
+        let compression = sessions.options.compression;
+        let result = sessions.prepare(&self.tree, &self.name, compression);
         let mut state = self.state.lock();
         *state = State::Prepared(result);
         self.changed.notify_all();

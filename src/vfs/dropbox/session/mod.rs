@@ -32,6 +32,7 @@ mod lender;
 mod merge;
 mod names;
 mod node;
+mod order;
 mod publish;
 mod tree;
 
@@ -48,8 +49,8 @@ pub use self::attempt::Postponed;
 use self::hashing::Hasher;
 use self::inode::system;
 use self::lender::Lender;
-pub(super) use self::node::COMMIT;
 use self::node::SessionNode;
+pub(super) use self::order::Order;
 use self::tree::{Phase, TREE, Tree};
 use super::DropBox;
 use super::place::{Place, Shelf};
@@ -78,7 +79,7 @@ pub const MAX_SESSIONS: usize = 256;
 pub struct SessionsOptions {
     /// What becomes of refs that are there.
     pub collision: Collision,
-    /// How the layer of a tree is stored.
+    /// How the layer of a tree is stored, unless the order to publish it says otherwise.
     pub compression: LayerCompression,
 }
 
@@ -288,7 +289,7 @@ impl Sessions {
     ///
     /// # Errors
     /// As [`Sessions::publish`].
-    fn commit_tree(&self, tree: &Arc<Tree>, text: &[u8]) -> Result<(), Error> {
+    fn commit_tree(&self, tree: &Arc<Tree>, text: &[u8], order: Order) -> Result<(), Error> {
         let name = self.name_of(tree).ok_or(Error::Stale)?;
         self.conclude(tree, || {
             let ref_name = match text {
@@ -296,7 +297,8 @@ impl Sessions {
                 text => String::from_utf8(text.to_vec()).ok(),
             };
             let ref_name = ref_name.and_then(|text| text.parse().ok());
-            let ready = self.prepare(tree, &ref_name.ok_or(Error::Invalid)?)?;
+            let compression = order.compression.unwrap_or(self.options.compression);
+            let ready = self.prepare(tree, &ref_name.ok_or(Error::Invalid)?, compression)?;
             self.bring_in(ready)
         })?;
         // What is asked next is answered by what there is now.

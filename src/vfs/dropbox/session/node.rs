@@ -9,6 +9,7 @@ use super::attributes;
 use super::file::LentFile;
 use super::inode::{Inode, system};
 use super::names::{self, Copied};
+use super::order::Order;
 use crate::vfs::attr::{Attr, FileKind, Lifetime};
 use crate::vfs::error::Error;
 use crate::vfs::listing::{Child, Listing};
@@ -16,11 +17,6 @@ use crate::vfs::node::{Node, NodeKey, OpenFile, Patience};
 use crate::vfs::writable::{
     AttrChange, Caller, Created, NewNode, OpenMode, Removal, RenameMode, Room, Writable, XattrMode,
 };
-
-/// Setting this attribute of a session publishes it, under the ref name that is its value
-/// or, if that is empty, under its own. The kernel holds no lock for it but that of the
-/// session's directory.
-pub(in crate::vfs::dropbox) const COMMIT: &[u8] = b"user.oci.commit";
 
 /// Why the session was not published when that was tried last.
 const ERROR: &[u8] = b"user.oci.error";
@@ -271,12 +267,12 @@ impl Writable for SessionNode {
         how: XattrMode,
     ) -> Result<(), Error> {
         let tree = self.0.tree();
-        if name == COMMIT {
+        if let Some(order) = Order::of(name) {
             if !self.0.is_root() {
                 return Err(Error::NotPermitted);
             }
             let sessions = tree.sessions().ok_or(Error::ShutDown)?;
-            return sessions.commit_tree(tree, value);
+            return sessions.commit_tree(tree, value, order);
         }
         let _gate = self.0.tree().change()?;
         attributes::set_xattr(&self.0, name, value, how)

@@ -19,6 +19,7 @@ use super::hashing::settled;
 use super::inode::{Inode, Place, system};
 use super::merge::{self, Merge, Own};
 use super::tree::{Phase, Tree};
+use crate::oci::media_type::LayerCompression;
 use crate::oci::{Descriptor, MediaType, Platform, RefName};
 use crate::pack::{self, PackOptions, PackedLayer};
 use crate::store::layout::index::draft::{Draft, named};
@@ -62,11 +63,17 @@ impl Drop for Ready {
 }
 
 impl Sessions {
-    /// Seals a session and looks at all of it. Reads what was not read before.
+    /// Seals a session and looks at all of it. Reads what was not read before; a tree is
+    /// packed by `compression`.
     ///
     /// # Errors
     /// Why it cannot be published; it is open again then.
-    pub(super) fn prepare(&self, tree: &Arc<Tree>, name: &RefName) -> Result<Ready, Error> {
+    pub(super) fn prepare(
+        &self,
+        tree: &Arc<Tree>,
+        name: &RefName,
+        compression: LayerCompression,
+    ) -> Result<Ready, Error> {
         seal(tree)?;
         // From here on it is opened again on every way out.
         let mut ready = Ready {
@@ -79,19 +86,27 @@ impl Sessions {
                 merge::rehearse(&merge, self.writer(), self.options.collision)?;
                 Content::Layout(merge)
             }
-            None => Content::Layer(Box::new(self.pack(tree, name)?), name.clone()),
+            None => {
+                let packed = self.pack(tree, name, compression)?;
+                Content::Layer(Box::new(packed), name.clone())
+            }
         };
         Ok(ready)
     }
 
-    fn pack(&self, tree: &Arc<Tree>, name: &RefName) -> Result<PackedLayer<BlobWriter>, Error> {
+    fn pack(
+        &self,
+        tree: &Arc<Tree>,
+        name: &RefName,
+        compression: LayerCompression,
+    ) -> Result<PackedLayer<BlobWriter>, Error> {
         let index = Draft::of(&self.writer().read_index()?)?;
         let is_taken = refs::resolve(&index, name.as_str()).is_ok();
         if is_taken && self.options.collision == Collision::Refuse {
             return Err(Error::Exists);
         }
         let options = PackOptions {
-            compression: self.options.compression,
+            compression,
             ..PackOptions::default()
         };
         let files = pack::Tree::open(tree.root_fd().try_clone()?)?;
