@@ -22,7 +22,7 @@ use super::passthrough::Passthrough;
 use super::replies::refuse;
 use super::{FuseAdapter, Permissions, caller, convert, guard, replies};
 use crate::vfs::writable::{AttrChange, Holder, NewNode, Removal};
-use crate::vfs::{Error, Handle, Ino, Patience, Vfs};
+use crate::vfs::{Caller, Error, Handle, Ino, Patience, Vfs};
 
 /// The largest write that is taken in one request, in bytes. `fuser` keeps a buffer of
 /// this size for each thread; the kernel sends no more than this at once anyway.
@@ -48,6 +48,11 @@ const WANTED: [InitFlags; 7] = [
 thread_local! {
     /// The bytes of the read that a thread is answering.
     static READ_BUF: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The line of somebody who waits for what nobody else waits for.
+fn own_line(caller: &Caller) -> Ino {
+    Ino(u64::MAX - u64::from(caller.pid))
 }
 
 impl Filesystem for FuseAdapter {
@@ -79,11 +84,9 @@ impl Filesystem for FuseAdapter {
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (parent, name, caller) = (Ino(parent.0), name.as_bytes(), caller::of(req));
-        if self.holds(|vfs| vfs.is_postponed(&caller)) {
+        if self.holds(|vfs| vfs.is_postponed(&caller, Some((parent, name)))) {
             let name = name.to_vec();
-            // In a line of its own: nobody else waits for this.
-            let line = Ino(u64::MAX - u64::from(caller.pid));
-            return self.wait(line, move |vfs, _| {
+            return self.wait(own_line(&caller), move |vfs, _| {
                 vfs.wait_postponed(&caller);
                 replies::entry("lookup", parent, vfs.lookup(parent, &name), reply);
             });
@@ -102,7 +105,13 @@ impl Filesystem for FuseAdapter {
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let ino = Ino(ino.0);
+        let (ino, caller) = (Ino(ino.0), caller::of(req));
+        if self.holds(|vfs| vfs.is_postponed(&caller, None)) {
+            return self.wait(own_line(&caller), move |vfs, _| {
+                vfs.wait_postponed(&caller);
+                replies::attr(ino, vfs.attr(ino, Patience::Wait), reply);
+            });
+        }
         // Who wants no size need not wait for it.
         if self.holds(|vfs| vfs.would_wait(ino)) && caller::needs_no_size(req.pid()) {
             return guard(|| replies::attr(ino, self.vfs.attr(ino, Patience::Never), reply));

@@ -124,7 +124,11 @@ impl MountOptions {
         } else {
             SessionACL::Owner
         };
-        if self.permissions() == Permissions::OfTheFiles {
+        // Where modes bind nobody it makes no difference, but that the kernel asks for
+        // attributes on its way to a name, before it locks directories: what is renamed from
+        // within the drop box can wait there.
+        let asks = self.access == Access::ReadWrite && modes_bind_nobody();
+        if asks || self.permissions() == Permissions::OfTheFiles {
             config.mount_options.push(MountOption::DefaultPermissions);
         }
         config.n_threads = Some(self.threads());
@@ -149,6 +153,18 @@ impl MountOptions {
             Permissions::OfTheMount
         }
     }
+}
+
+/// Whether whoever may use a mount that is for this process's user alone may do what they
+/// want whatever modes say: root, but not the one of a user namespace.
+fn modes_bind_nobody() -> bool {
+    use rustix::thread::CapabilitySet;
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let has_all_users = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    let may = rustix::thread::capabilities(None).map(|sets| sets.effective);
+    let needed = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+    let is_root = rustix::process::geteuid().is_root();
+    is_root && has_all_users && may.is_ok_and(|may| may.contains(needed))
 }
 
 /// One word after `-o`; those that are always so are left out.

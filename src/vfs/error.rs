@@ -53,6 +53,12 @@ pub enum Error {
     /// A file of the session is open for writing, or mapped so.
     #[error("{0} is open for writing")]
     InUse(Arc<str>),
+    /// A session is being looked at and packed for a rename that cannot wait for it.
+    #[error(
+        "it is still being prepared: move it again in a moment, or from outside of incoming/, or \
+         use `ocifs commit`"
+    )]
+    Preparing,
     /// The directory is not empty.
     #[error("directory not empty")]
     NotEmpty,
@@ -129,7 +135,7 @@ impl Error {
             Self::ReadOnly => libc::EROFS,
             Self::NotPermitted => libc::EPERM,
             Self::Exists => libc::EEXIST,
-            Self::Busy | Self::InUse(_) => libc::EBUSY,
+            Self::Busy | Self::InUse(_) | Self::Preparing => libc::EBUSY,
             Self::NotEmpty => libc::ENOTEMPTY,
             Self::CrossDevice => libc::EXDEV,
             Self::NoData => libc::ENXIO,
@@ -165,6 +171,7 @@ impl Error {
             | Self::Exists
             | Self::Busy
             | Self::InUse(_)
+            | Self::Preparing
             | Self::NotEmpty
             | Self::CrossDevice
             | Self::ShutDown => Level::Debug,
@@ -201,6 +208,7 @@ impl Error {
             | Self::Exists
             | Self::Busy
             | Self::InUse(_)
+            | Self::Preparing
             | Self::NotEmpty
             | Self::CrossDevice
             | Self::NoData
@@ -507,7 +515,7 @@ mod tests {
             Error::ReadOnly => (libc::EROFS, Level::Debug),
             Error::NotPermitted => (libc::EPERM, Level::Debug),
             Error::Exists => (libc::EEXIST, Level::Debug),
-            Error::Busy | Error::InUse(_) => (libc::EBUSY, Level::Debug),
+            Error::Busy | Error::InUse(_) | Error::Preparing => (libc::EBUSY, Level::Debug),
             Error::NotEmpty => (libc::ENOTEMPTY, Level::Debug),
             Error::CrossDevice => (libc::EXDEV, Level::Debug),
             Error::System(libc::ENOSYS) => (libc::EIO, Level::Trace),
@@ -555,6 +563,7 @@ mod tests {
             Error::Exists,
             Error::Busy,
             Error::InUse("a file".into()),
+            Error::Preparing,
             Error::NotEmpty,
             Error::CrossDevice,
             Error::System(libc::ELOOP),

@@ -140,11 +140,15 @@ impl Vfs {
         let (Ok(()) | Err(_)) = self.postponed.set(postponed);
     }
 
-    /// Whether a lookup of this caller is to wait, for [`Vfs::wait_postponed`].
+    /// Whether this caller is to wait, for [`Vfs::wait_postponed`]. It may be that for the
+    /// names of its rename the kernel holds their directories.
     #[must_use]
-    pub fn is_postponed(&self, caller: &Caller) -> bool {
-        let postponed = self.postponed.get();
-        postponed.is_some_and(|postponed| postponed.has(caller.pid))
+    pub fn is_postponed(&self, caller: &Caller, lookup: Option<(Ino, &[u8])>) -> bool {
+        let Some(postponed) = self.postponed.get() else {
+            return false;
+        };
+        let renames = |(parent, name)| postponed.renames(caller.pid, parent, name);
+        postponed.has(caller.pid) && !lookup.is_some_and(renames)
     }
 
     /// Waits until this caller may go on.

@@ -167,7 +167,13 @@ impl Vfs {
             (Room::DropBox(from), Room::DropBox(to)) => {
                 from.rename(caller, name, to, new_name, how)
             }
-            (Room::DropBox(from), Room::Refs(to)) => from.publish(caller, name, to, new_name, how),
+            (Room::DropBox(from), Room::Refs(to)) => {
+                let published = from.publish(caller, name, to, new_name, how);
+                if let (Err(Error::Stale), Some(postponed)) = (&published, self.postponed.get()) {
+                    postponed.note(caller.pid, [(parent, name), (new_parent, new_name)]);
+                }
+                published
+            }
             (Room::Refs(from), Room::Refs(to)) => {
                 let naming = self.naming.get().ok_or(Error::ReadOnly)?;
                 naming.rename((from, name), (to, new_name), how)

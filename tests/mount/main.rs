@@ -26,6 +26,7 @@ mod refs_writing;
 mod rootfs;
 mod sample;
 mod session_posix;
+mod session_publish;
 mod session_trees;
 mod sessions;
 mod small_files;

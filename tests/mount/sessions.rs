@@ -68,14 +68,14 @@ impl Bench {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn start(&self, script: &str) -> Child {
+    pub(crate) fn start(&self, script: &str) -> Child {
         let mut command = self.command(script);
         command.stderr(Stdio::piped());
         command.spawn().expect("there is a shell")
     }
 
     /// The path of a name in the drop box.
-    fn place(&self, name: &str) -> PathBuf {
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
         self.mount.join("incoming").join(name)
     }
 
@@ -97,11 +97,11 @@ fn mount(layout: &Path, arguments: &[&str]) -> TestMount {
     options.start()
 }
 
-fn errno<T>(result: io::Result<T>) -> Option<i32> {
+pub(crate) fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
 }
 
-fn wait(child: Child) -> String {
+pub(crate) fn wait(child: Child) -> String {
     let output = child.wait_with_output().expect("it is our child");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
@@ -400,47 +400,6 @@ fn after_publishing_nothing_is_found_in_it() {
     let path = bench.mount.join("app/rootfs/d/f");
     assert_eq!(fs::read(path).ok().as_deref(), Some(&b"x"[..]));
     assert_eq!(errno(fs::metadata(&job)), Some(libc::ENOENT));
-}
-
-#[test]
-fn publishing_freezes_nothing() {
-    if !has("publishing_freezes_nothing", &[Need::Fuse]) {
-        return;
-    }
-    let bench = Bench::new(&[]);
-    // An unprepared session takes seconds: nothing of it was hashed or packed before.
-    for script in [
-        r#"mv -T "$IN/mv" "$MNT/mv""#,
-        r#""$OCIFS" commit "$MNT" commit"#,
-    ] {
-        let name = if script.starts_with("mv") {
-            "mv"
-        } else {
-            "commit"
-        };
-        bench.ok(&format!(
-            r#"mkdir "$IN/{name}"; head -c 48M /dev/urandom > "$IN/{name}/large""#
-        ));
-        let mut child = bench.start(script);
-        let (mut asked, mut slowest) = (0, Duration::ZERO);
-        while child.try_wait().expect("it is our child").is_none() {
-            let began = Instant::now();
-            let answer = fs::metadata(bench.mount.join(format!("{name}-{asked}")));
-            slowest = slowest.max(began.elapsed());
-            assert_eq!(errno(answer), Some(libc::ENOENT));
-            asked += 1;
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        wait(child);
-        assert!(asked >= 5, "{name}: it was over before anybody could ask");
-        assert!(slowest < Duration::from_secs(1), "{name}: {slowest:?}");
-        assert_eq!(
-            fs::metadata(bench.mount.join(name).join("rootfs/large"))
-                .map(|stat| stat.size())
-                .ok(),
-            Some(48 << 20)
-        );
-    }
 }
 
 #[test]
