@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ocifs::ingest::{Ingest, IngestOptions};
 use ocifs::store::layout::Committer;
 use ocifs::store::layout::refs::Collision;
-use ocifs::vfs::dropbox::session::{Sessions, SessionsOptions};
+use ocifs::vfs::dropbox::session::{SessionLimits, Sessions, SessionsOptions};
 use ocifs::vfs::dropbox::{Commits, DropBox, DropBoxOptions, Limits};
 
 use super::mount::Arguments;
@@ -50,6 +50,7 @@ fn sessions(
     let options = SessionsOptions {
         collision,
         compression: arguments.compress.into(),
+        limits: SessionLimits::default(),
     };
     let (layout, verdicts) = (source.layout.clone(), source.verdicts.clone());
     match Sessions::open(layout, committer.clone(), verdicts, options) {

@@ -12,6 +12,7 @@ mod layer;
 mod pack;
 mod rootfs;
 mod sample;
+mod sessions;
 mod stream;
 mod tar;
 #[path = "../fuzz/src/lib.rs"]

@@ -108,12 +108,15 @@ impl DropBox {
         self.running.close(patience)
     }
 
-    /// Forgets the drops with which nobody went on for too long.
+    /// Forgets the drops and the sessions with which nobody went on for too long.
     pub fn expire(&self, now: Instant) {
         for drop in self.table.drops() {
             if drop.expire(now) {
                 log::warn!("{}: nobody went on with it", drop.place().shown());
             }
+        }
+        if let Some(sessions) = &self.sessions {
+            sessions.expire(now);
         }
     }
 

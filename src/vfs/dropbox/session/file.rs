@@ -5,12 +5,15 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 
 use super::inode::{Inode, system};
+use super::limits::room;
 use crate::vfs::error::Error;
 use crate::vfs::node::{Caching, OpenFile, Stretch};
+use crate::vfs::writable::Caller;
 
 /// An open file of the session's own.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(super) struct SessionFile {
     inode: Arc<Inode>,
     file: File,
     writes: bool,
+    /// How many bytes were written since it was counted how much room there is.
+    ahead: AtomicU64,
 }
 
 impl SessionFile {
@@ -28,12 +33,38 @@ impl SessionFile {
             inode: inode.clone(),
             file,
             writes,
+            ahead: AtomicU64::new(0),
         })
+    }
+
+    /// Lets that many bytes be written there.
+    fn make_room(&self, len: u64, offset: u64) -> Result<(), Error> {
+        let tree = self.inode.tree();
+        let ahead = self.ahead.fetch_add(len, Ordering::Relaxed);
+        if tree.meter().check(ahead.saturating_add(len), 0).is_ok() {
+            return Ok(());
+        }
+        // Some of it may have been written over what was there.
+        self.inode.count_room(&self.file);
+        let more = self.growth(len, offset)?;
+        self.ahead.store(more, Ordering::Relaxed);
+        tree.tell(tree.meter().check(more, 0))
+    }
+
+    /// How much more room the file takes, at most, if that many bytes are written there.
+    fn growth(&self, len: u64, offset: u64) -> Result<u64, Error> {
+        let metadata = self.file.metadata()?;
+        let holes = metadata.len().saturating_sub(room(&metadata));
+        let over = metadata.len().saturating_sub(offset).min(len);
+        Ok(len - over + over.min(holes))
     }
 }
 
 impl Drop for SessionFile {
     fn drop(&mut self) {
+        if self.writes {
+            self.inode.count_room(&self.file);
+        }
         self.inode.count_close(self.writes);
     }
 }
@@ -57,11 +88,22 @@ impl OpenFile for SessionFile {
     }
 
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        self.make_room(bytes.len() as u64, offset)?;
         self.file.write_all_at(bytes, offset).map_err(passed_on)
     }
 
     fn is_written(&self) -> bool {
         self.writes
+    }
+
+    fn flush(&self, _caller: &Caller) -> Result<(), Error> {
+        if !self.writes {
+            return Ok(());
+        }
+        self.inode.count_room(&self.file);
+        self.ahead.store(0, Ordering::Relaxed);
+        let tree = self.inode.tree();
+        tree.tell(tree.meter().check(0, 0))
     }
 
     fn drop_privileges(&self) -> Result<(), Error> {
@@ -76,6 +118,9 @@ impl OpenFile for SessionFile {
         let unsupported = Error::System(libc::EOPNOTSUPP);
         let flags = u32::try_from(flags).map_err(|_| unsupported.clone())?;
         let flags = FallocateFlags::from_bits(flags).ok_or(unsupported)?;
+        if !flags.intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::COLLAPSE_RANGE) {
+            self.make_room(len, offset)?;
+        }
         rustix::fs::fallocate(&self.file, flags, offset, len).map_err(system)
     }
 

@@ -5,13 +5,15 @@
 //! right. Only a file that has lost the name by which it was known while somebody has it
 //! open, or while it has other names, is held by a descriptor until it is found again.
 
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
+use super::limits;
 use super::tree::Tree;
 use crate::oci::Digest;
 use crate::vfs::attr::{Attr, FileKind};
@@ -36,6 +38,8 @@ pub(super) struct Inode {
     opens: AtomicUsize,
     /// How many times it is open to be written to.
     writers: AtomicUsize,
+    /// How much room it took when that was counted last, while it is written to.
+    counted: Mutex<Option<u64>>,
 }
 
 /// Where something is.
@@ -93,6 +97,7 @@ impl Inode {
             place: Mutex::new(place),
             opens: AtomicUsize::new(0),
             writers: AtomicUsize::new(0),
+            counted: Mutex::default(),
         }
     }
 
@@ -171,6 +176,26 @@ impl Inode {
 
     pub(super) fn is_written(&self) -> bool {
         self.writers.load(Ordering::Acquire) > 0
+    }
+
+    /// What is counted of it; locked while it is opened to be written to.
+    pub(super) fn counted(&self) -> MutexGuard<'_, Option<u64>> {
+        self.counted.lock()
+    }
+
+    /// Counts the room that it takes by now, in an open file that writes to it.
+    pub(super) fn count_room(&self, file: &File) {
+        let mut counted = self.counted.lock();
+        if let (Some(before), Ok(metadata)) = (*counted, file.metadata()) {
+            let now = limits::room(&metadata);
+            self.tree.meter().change(limits::difference(before, now), 0);
+            *counted = Some(now);
+        }
+    }
+
+    /// Counts it no more; how much room was counted, if it is written to.
+    pub(super) fn stop_counting(&self) -> Option<u64> {
+        self.counted.lock().take()
     }
 
     /// Counts one more open, one that writes or not.

@@ -29,6 +29,7 @@ mod file;
 mod hashing;
 mod inode;
 mod lender;
+mod limits;
 mod merge;
 mod names;
 mod node;
@@ -40,6 +41,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags};
@@ -49,6 +51,8 @@ pub use self::attempt::Postponed;
 use self::hashing::Hasher;
 use self::inode::system;
 use self::lender::Lender;
+pub use self::limits::SessionLimits;
+use self::limits::{Meter, Users};
 use self::node::SessionNode;
 pub(super) use self::order::Order;
 use self::tree::{Phase, TREE, Tree};
@@ -81,6 +85,8 @@ pub struct SessionsOptions {
     pub collision: Collision,
     /// How the layer of a tree is stored, unless the order to publish it says otherwise.
     pub compression: LayerCompression,
+    /// What they may take.
+    pub limits: SessionLimits,
 }
 
 /// The sessions of one layout.
@@ -91,6 +97,7 @@ pub struct Sessions {
     verdicts: Arc<Verdicts>,
     options: SessionsOptions,
     hasher: Arc<Hasher>,
+    users: Arc<Users>,
     trees: Mutex<BTreeMap<Name, Arc<Tree>>>,
     /// The drop box that they are in, which tells why one was refused.
     dropbox: OnceLock<Weak<DropBox>>,
@@ -119,6 +126,7 @@ impl Sessions {
             options,
             layout,
             committer,
+            users: Arc::default(),
             trees: Mutex::default(),
             dropbox: OnceLock::new(),
             postponed: Arc::default(),
@@ -170,8 +178,13 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Error::Exists`], also if another process shows a session of this name;
-    /// `EMFILE` if there are [`MAX_SESSIONS`]; what the system says.
+    /// [`Error::Limit`] if who asks has too many; `EMFILE` if there are [`MAX_SESSIONS`];
+    /// what the system says.
     pub fn make(&self, caller: &Caller, name: &[u8], mode: u16) -> Result<Arc<dyn Node>, Error> {
+        if let Err(error) = self.users.check(caller.uid, &self.options.limits) {
+            self.refuse(name, (caller.uid, caller.gid), &error);
+            return Err(error);
+        }
         let mut trees = self.trees.lock();
         if trees.contains_key(name) {
             return Err(Error::Exists);
@@ -212,7 +225,9 @@ impl Sessions {
 
     fn open_tree(&self, place: OwnedFd) -> Result<Arc<Tree>, Error> {
         let lender = Lender::open(self.layout.clone(), &place)?;
-        Tree::open(place, lender, self.hasher.clone(), self.this.clone())
+        let (hasher, this) = (self.hasher.clone(), self.this.clone());
+        let meter = |user| Meter::new(user, &self.users, self.options.limits);
+        Tree::open(place, lender, hasher, this, meter)
     }
 
     /// Removes an empty session.
@@ -225,6 +240,7 @@ impl Sessions {
         let mut gate = tree.rearrange()?;
         rustix::fs::unlinkat(tree.place(), TREE, AtFlags::REMOVEDIR).map_err(system)?;
         *gate = Phase::Gone;
+        tree.meter().end();
         drop(gate);
         trees.remove(name);
         drop(trees);
@@ -333,6 +349,37 @@ impl Sessions {
             Err(error) => {
                 dropbox.refuse(&place, tree.owner()?, &Refusal::from(error.clone()));
                 Err(error)
+            }
+        }
+    }
+
+    /// Says beside a session why something in it was refused.
+    fn tell(&self, tree: &Arc<Tree>, error: &Error) {
+        if let (Some(name), Ok(owner)) = (self.name_of(tree), tree.owner()) {
+            self.refuse(&name, owner, error);
+        }
+    }
+
+    fn refuse(&self, name: &[u8], owner: (u32, u32), error: &Error) {
+        if let Some(dropbox) = self.dropbox() {
+            let place = Place::new(Shelf::Refs, name);
+            dropbox.refuse(&place, owner, &Refusal::from(error.clone()));
+        }
+    }
+
+    /// Removes the sessions with which nobody went on.
+    pub(super) fn expire(&self, now: Instant) {
+        let limits = &self.options.limits;
+        let trees: Vec<Arc<Tree>> = self.trees.lock().values().cloned().collect();
+        for tree in trees {
+            let idle = now.saturating_duration_since(tree.used());
+            if idle <= limits.session_time || !tree.give_up() {
+                continue;
+            }
+            self.tell(&tree, &limits::too_late(limits));
+            if let Some(name) = self.name_of(&tree) {
+                self.trees.lock().remove(&name);
+                self.clear_away(&name);
             }
         }
     }

@@ -11,7 +11,8 @@ use super::attributes::{bits, of_stat};
 use super::file::{SessionFile, drop_privileges, passed_on};
 use super::inode::{Inode, NAMED, Place, proc_path, system};
 use super::lender::digest_at;
-use super::tree::file_kind;
+use super::limits::{difference, room_of};
+use super::tree::{Tree, file_kind};
 use crate::vfs::attr::{Attr, FileKind};
 use crate::vfs::error::Error;
 use crate::vfs::writable::{Caller, NewNode, OpenMode, Removal, RenameMode};
@@ -28,6 +29,7 @@ pub(super) fn create(
     how: OpenMode,
 ) -> Result<(Arc<Inode>, Arc<SessionFile>), Error> {
     let _gate = parent.tree().change()?;
+    parent.tree().meter().check(0, 1)?;
     let directory = parent.directory()?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = match rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(mode.into())) {
@@ -42,6 +44,10 @@ pub(super) fn create(
     let given = give(&directory, name, fd.as_fd(), caller, mode);
     let stat = given.inspect_err(|_| undo(&directory, name, AtFlags::empty()))?;
     let inode = parent.tree().found(&stat, parent, name);
+    parent.tree().meter().change(0, 1);
+    if how.write {
+        *inode.counted() = Some(0);
+    }
     let file = SessionFile::new(&inode, fd.into(), how.write);
     Ok((inode, file))
 }
@@ -60,6 +66,12 @@ pub(super) fn open_kept(
         true => OFlags::TRUNC,
         false => OFlags::empty(),
     };
+    // Until it is counted as one that is written to.
+    let mut counted = inode.counted();
+    if writes && !inode.is_written() {
+        inode.tree().meter().check(0, 0)?;
+        *counted = Some(room_of(&inode.stat()?));
+    }
     let fd = match writes {
         false => inode.reopen(OFlags::RDONLY)?,
         // What is written through a mapping is read first.
@@ -87,8 +99,10 @@ pub(super) fn make(
     new: NewNode<'_>,
 ) -> Result<Arc<Inode>, Error> {
     let _gate = parent.tree().change()?;
+    parent.tree().meter().check(0, 1)?;
     let directory = parent.directory()?;
     let stat = make_in(&directory, caller, name, new)?;
+    parent.tree().meter().change(0, 1);
     Ok(parent.tree().found(&stat, parent, name))
 }
 
@@ -241,17 +255,18 @@ pub(super) fn remove(parent: &Arc<Inode>, name: &[u8], what: Removal) -> Result<
 
 /// Something that is about to lose a name.
 struct Leaving {
+    tree: Arc<Tree>,
     inode: Option<Arc<Inode>>,
     then: Option<Place>,
-    number: u64,
-    is_directory: bool,
+    stat: Stat,
 }
 
 impl Leaving {
     /// What is called `name` in `parent`, as the disk describes it. Where it could still be
     /// asked for, it is held, or what it looks like is kept in mind.
     fn prepare(parent: &Arc<Inode>, name: &[u8], stat: &Stat) -> Result<Self, Error> {
-        let inode = parent.tree().known(stat.st_ino);
+        let tree = parent.tree().clone();
+        let inode = tree.known(stat.st_ino);
         let is_directory = file_kind(stat) == FileKind::Directory;
         let then = match &inode {
             Some(inode) if inode.is_at(parent, name) => {
@@ -264,18 +279,25 @@ impl Leaving {
             _ => None,
         };
         Ok(Self {
+            tree,
             inode,
             then,
-            number: stat.st_ino,
-            is_directory,
+            stat: *stat,
         })
     }
 
     /// It has lost the name.
     fn finish(self) {
+        let is_directory = file_kind(&self.stat) == FileKind::Directory;
+        if is_directory || self.stat.st_nlink <= 1 {
+            let written = self.inode.as_ref().filter(|inode| inode.is_written());
+            let counted = written.and_then(|inode| inode.stop_counting());
+            let room = counted.unwrap_or_else(|| room_of(&self.stat));
+            self.tree.meter().change(difference(room, 0), -1);
+        }
         if let (Some(inode), Some(then)) = (self.inode, self.then) {
-            if self.is_directory {
-                inode.tree().drop_directory(self.number);
+            if is_directory {
+                inode.tree().drop_directory(self.stat.st_ino);
             }
             inode.put(then);
         }
@@ -351,6 +373,9 @@ pub(super) fn rename(
         (RenameMode::Exchange, Some(other)) => place(other, parent, name),
         _ => tree.lender().hide(tree.place(), parent, name)?,
     }
+    if how == RenameMode::Whiteout {
+        tree.meter().change(0, 1);
+    }
     Ok(())
 }
 
@@ -396,6 +421,12 @@ pub(super) fn make_private(inode: &Arc<Inode>, copied: Copied) -> Result<(), Err
     let Place::Lent(parent, name, digest) = inode.place() else {
         return Ok(());
     };
+    let meter = inode.tree().meter();
+    let more = match copied {
+        Copied::Whole => super::limits::room(&inode.tree().lender().stat(&digest)?),
+        Copied::Nothing => 0,
+    };
+    meter.check(more, 1)?;
     let directory = parent.directory()?;
     // Beside it, under a name that the session's own directory does not see.
     let beside = format!("copy-{}", digest.encoded());
@@ -417,6 +448,8 @@ pub(super) fn make_private(inode: &Arc<Inode>, copied: Copied) -> Result<(), Err
     let flags = RenameFlags::NOREPLACE;
     match rustix::fs::renameat_with(place, &*beside, &directory, &*name, flags) {
         Ok(()) => {
+            let stat = rustix::fs::fstat(&file).map_err(system)?;
+            meter.change(difference(0, room_of(&stat)), 1);
             inode.become_private(stat.st_ino, &parent, &name);
             inode.tree().adopt(inode);
             Ok(())

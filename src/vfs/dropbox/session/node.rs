@@ -8,6 +8,7 @@ use rustix::fs::{Dir, OFlags};
 use super::attributes;
 use super::file::LentFile;
 use super::inode::{Inode, system};
+use super::limits::{difference, room_of};
 use super::names::{self, Copied};
 use super::order::Order;
 use crate::vfs::attr::{Attr, FileKind, Lifetime};
@@ -155,32 +156,8 @@ impl Node for Removed {
     }
 }
 
-/// The session node that another provider was given.
-pub(super) fn inode_of(node: &dyn Writable) -> Option<&Arc<Inode>> {
-    let node = node.as_any().downcast_ref::<SessionNode>()?;
-    Some(&node.0)
-}
-
-impl Writable for SessionNode {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn create(
-        &self,
-        caller: &Caller,
-        name: &[u8],
-        mode: u16,
-        how: OpenMode,
-    ) -> Result<Created, Error> {
-        let (inode, file) = names::create(&self.0, caller, name, mode, how)?;
-        Ok(Created {
-            node: SessionNode::shared(inode),
-            file,
-        })
-    }
-
-    fn open_as(&self, caller: &Caller, how: OpenMode) -> Result<Arc<dyn OpenFile>, Error> {
+impl SessionNode {
+    fn open_file(&self, caller: &Caller, how: OpenMode) -> Result<Arc<dyn OpenFile>, Error> {
         let (inode, tree) = (&self.0, self.0.tree());
         match inode.kind() {
             FileKind::Regular => {}
@@ -210,9 +187,42 @@ impl Writable for SessionNode {
         let _gate = tree.change()?;
         Ok(names::open_kept(inode, caller, how)?)
     }
+}
+
+/// The session node that another provider was given.
+pub(super) fn inode_of(node: &dyn Writable) -> Option<&Arc<Inode>> {
+    let node = node.as_any().downcast_ref::<SessionNode>()?;
+    Some(&node.0)
+}
+
+impl Writable for SessionNode {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn create(
+        &self,
+        caller: &Caller,
+        name: &[u8],
+        mode: u16,
+        how: OpenMode,
+    ) -> Result<Created, Error> {
+        let created = names::create(&self.0, caller, name, mode, how);
+        let (inode, file) = self.0.tree().tell(created)?;
+        Ok(Created {
+            node: SessionNode::shared(inode),
+            file,
+        })
+    }
+
+    fn open_as(&self, caller: &Caller, how: OpenMode) -> Result<Arc<dyn OpenFile>, Error> {
+        let opened = self.open_file(caller, how);
+        self.0.tree().tell(opened)
+    }
 
     fn make(&self, caller: &Caller, name: &[u8], new: NewNode<'_>) -> Result<Arc<dyn Node>, Error> {
-        names::make(&self.0, caller, name, new).map(SessionNode::shared)
+        let made = names::make(&self.0, caller, name, new);
+        self.0.tree().tell(made).map(SessionNode::shared)
     }
 
     fn link(
@@ -222,7 +232,8 @@ impl Writable for SessionNode {
         existing: &dyn Writable,
     ) -> Result<Arc<dyn Node>, Error> {
         let existing = inode_of(existing).ok_or(Error::CrossDevice)?;
-        names::link(&self.0, name, existing).map(SessionNode::shared)
+        let linked = names::link(&self.0, name, existing);
+        self.0.tree().tell(linked).map(SessionNode::shared)
     }
 
     fn remove(&self, _caller: &Caller, name: &[u8], what: Removal) -> Result<(), Error> {
@@ -253,9 +264,17 @@ impl Writable for SessionNode {
             names::make_private(inode, Copied::Whole)?;
         }
         let _gate = tree.change()?;
+        let before = change.size.map(|_| inode.stat()).transpose()?;
         // The file by which it is set may write where the modes no longer allow it.
         let open = open.filter(|open| open.is_written());
         attributes::set(inode, caller, change, open.and_then(OpenFile::backing))?;
+        // Else it is counted by who writes to it.
+        if let Some(before) = before
+            && !inode.is_written()
+        {
+            let (before, after) = (room_of(&before), room_of(&inode.stat()?));
+            tree.meter().change(difference(before, after), 0);
+        }
         attributes::attr(inode)
     }
 

@@ -17,8 +17,9 @@ use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use super::Sessions;
 use super::hashing::settled;
 use super::inode::{Inode, Place, system};
+use super::limits;
 use super::merge::{self, Merge, Own};
-use super::tree::{Phase, Tree};
+use super::tree::Tree;
 use crate::oci::media_type::LayerCompression;
 use crate::oci::{Descriptor, MediaType, Platform, RefName};
 use crate::pack::{self, PackOptions, PackedLayer};
@@ -80,6 +81,7 @@ impl Sessions {
             tree: tree.clone(),
             content: Content::Unknown,
         };
+        tree.meter().check(0, 0)?;
         ready.content = match merge::find_index(tree)? {
             Some(index) => {
                 let merge = merge::prepare(tree, &index, name, self.writer(), &self.verdicts)?;
@@ -138,7 +140,7 @@ impl Sessions {
         let collision = self.options.collision;
         self.committer
             .commit(&blobs, |draft| refs::merge(draft, &entries, collision))?;
-        ready.tree.set_phase(Phase::Gone);
+        ready.tree.end();
         Ok(())
     }
 
@@ -186,11 +188,12 @@ impl Sessions {
             }
         }
         rustix::fs::fchmod(&file, BLOB_MODE).map_err(system)?;
-        let number = metadata.ino();
+        let (number, room) = (metadata.ino(), limits::room(&metadata));
         let stored = self.writer().adopt(file, &digest, size)?;
         let path = format!("blobs/{}/{}", digest.algorithm_name(), digest.encoded());
         // It must have no name here any more by which somebody could write to it.
         rustix::fs::unlinkat(tree.root_fd(), path, AtFlags::empty()).map_err(system)?;
+        tree.meter().change(limits::difference(room, 0), -1);
         if let Some(inode) = tree.known(number)
             && let Place::Named(parent, name) = inode.place()
         {

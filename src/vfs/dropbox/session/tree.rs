@@ -18,6 +18,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -27,6 +28,7 @@ use super::Sessions;
 use super::hashing::Hasher;
 use super::inode::{Inode, Place, system};
 use super::lender::Lender;
+use super::limits::Meter;
 use crate::vfs::attr::FileKind;
 use crate::vfs::error::Error;
 
@@ -69,11 +71,16 @@ pub(super) struct Tree {
     lender: Lender,
     hasher: Arc<Hasher>,
     sessions: Weak<Sessions>,
+    meter: Meter,
+    /// The limit that was told last, until one has kept to it.
+    told: Mutex<Option<&'static str>>,
+    /// When somebody last asked for something in it.
+    used: Mutex<Instant>,
 }
 
 impl Tree {
     /// The files in `place`, a directory of the sessions; `lender` knows the layout's
-    /// blobs.
+    /// blobs, `meter` counts for a user what is there.
     ///
     /// # Errors
     /// What the system says.
@@ -82,10 +89,13 @@ impl Tree {
         lender: Lender,
         hasher: Arc<Hasher>,
         sessions: Weak<Sessions>,
+        meter: impl FnOnce(u32) -> Meter,
     ) -> Result<Arc<Self>, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::openat(&place, TREE, flags, Mode::empty()).map_err(system)?;
         let stat = rustix::fs::fstat(&root).map_err(system)?;
+        let meter = meter(stat.st_uid);
+        meter.count(&root)?;
         Ok(Arc::new(Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             place,
@@ -100,6 +110,9 @@ impl Tree {
             lender,
             hasher,
             sessions,
+            meter,
+            told: Mutex::default(),
+            used: Mutex::new(Instant::now()),
         }))
     }
 
@@ -141,11 +154,50 @@ impl Tree {
         &self.hasher
     }
 
+    /// Counts what is in it.
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Passes on how a request has ended. That a limit was hit is told beside the session
+    /// too, once. The gate is not held.
+    pub(super) fn tell<T>(self: &Arc<Self>, result: Result<T, Error>) -> Result<T, Error> {
+        let code = match &result {
+            Err(Error::Limit(fault)) => Some(fault.code),
+            Ok(_) => None,
+            Err(_) => return result,
+        };
+        let former = std::mem::replace(&mut *self.told.lock(), code);
+        if let (Err(error), Some(sessions)) = (&result, self.sessions())
+            && former != code
+        {
+            sessions.tell(self, error);
+        }
+        result
+    }
+
+    /// When somebody last asked for something in it.
+    pub(super) fn used(&self) -> Instant {
+        *self.used.lock()
+    }
+
+    /// Ends the session, if nobody is at work on it; whether it has ended.
+    pub(super) fn give_up(&self) -> bool {
+        let mut gate = self.gate.write();
+        let is_idle = *gate == Phase::Open && !self.has_writers();
+        if is_idle {
+            *gate = Phase::Gone;
+            self.meter.end();
+        }
+        is_idle
+    }
+
     /// Lets a request look at names.
     ///
     /// # Errors
     /// [`Error::Stale`] when the session has gone.
     pub(super) fn look(&self) -> Result<RwLockReadGuard<'_, Phase>, Error> {
+        *self.used.lock() = Instant::now();
         let gate = self.gate.read();
         match *gate {
             Phase::Gone => Err(Error::Stale),
@@ -158,6 +210,7 @@ impl Tree {
     /// # Errors
     /// [`Error::Busy`] while the session is being published; [`Error::Stale`] after.
     pub(super) fn change(&self) -> Result<RwLockReadGuard<'_, Phase>, Error> {
+        *self.used.lock() = Instant::now();
         let gate = self.gate.read();
         allowed(*gate)?;
         Ok(gate)
@@ -168,6 +221,7 @@ impl Tree {
     /// # Errors
     /// As [`Tree::change`].
     pub(super) fn rearrange(&self) -> Result<RwLockWriteGuard<'_, Phase>, Error> {
+        *self.used.lock() = Instant::now();
         let gate = self.gate.write();
         allowed(*gate)?;
         Ok(gate)
@@ -196,8 +250,10 @@ impl Tree {
         }
     }
 
-    pub(super) fn set_phase(&self, phase: Phase) {
-        *self.gate.write() = phase;
+    /// Ends the session.
+    pub(super) fn end(&self) {
+        *self.gate.write() = Phase::Gone;
+        self.meter.end();
     }
 
     /// The session's own directory.
