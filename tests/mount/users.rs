@@ -18,7 +18,7 @@ const OCIFS: &str = env!("CARGO_BIN_EXE_ocifs");
 /// The plain user of these tests: no entry in the table of users is needed.
 const USER: u32 = 1000;
 
-const NAMESPACE: &[Need] = &[
+pub(crate) const NAMESPACE: &[Need] = &[
     Need::Fuse,
     Need::Root,
     Need::Tool("unshare"),
@@ -27,7 +27,7 @@ const NAMESPACE: &[Need] = &[
 ];
 
 /// Makes the namespace: `/dev` with a device for everybody.
-const OPEN_DEVICE: &str = "mknod -m 666 $DEV/fuse c 10 229";
+pub(crate) const OPEN_DEVICE: &str = "mknod -m 666 $DEV/fuse c 10 229";
 /// The device for root alone.
 const CLOSED_DEVICE: &str = "mknod -m 600 $DEV/fuse c 10 229";
 /// No device.
@@ -35,14 +35,14 @@ const NO_DEVICE: &str = ":";
 
 /// A directory that the plain user owns, with a layout, a program that he may run, and
 /// places to mount on and to keep things in.
-struct Home {
+pub(crate) struct Home {
     dir: TempDir,
     layout: TestLayout,
     tars: Vec<Vec<u8>>,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("ocifs-home-")
             .tempdir()
@@ -70,13 +70,13 @@ impl Home {
         home
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Runs a script as the plain user, in a namespace whose `/dev` has what `device`
     /// makes. It knows `OCIFS`, `LAYOUT`, `MNT` and `HOME`.
-    fn as_user(&self, device: &str, script: &str) -> Output {
+    pub(crate) fn as_user(&self, device: &str, script: &str) -> Output {
         self.in_namespace(
             device,
             &format!("exec {} bash -c \"$SCRIPT\"", setpriv()),
@@ -84,7 +84,7 @@ impl Home {
         )
     }
 
-    fn as_root(&self, device: &str, script: &str) -> Output {
+    pub(crate) fn as_root(&self, device: &str, script: &str) -> Output {
         self.in_namespace(device, "exec bash -c \"$SCRIPT\"", script)
     }
 
@@ -130,7 +130,7 @@ fn give_away(path: &Path) {
     }
 }
 
-fn assert_succeeds(what: &str, output: &Output) -> String {
+pub(crate) fn assert_succeeds(what: &str, output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(
