@@ -155,8 +155,12 @@ pub(super) fn create(
 }
 
 /// Opens a directory, also where its names are in the page cache already. These requests,
-/// and those when it is closed, are nearly all that a second walk of a tree costs. The
-/// kernel could be told to do without, by ENOSYS; but for the whole mount, and then a
+/// and those when it is closed, are all that a later walk of a tree costs. The second walk
+/// asks for the attributes of each directory as well, whatever their lifetime: having listed
+/// it, the kernel takes its access time for another one, unless all of the mount is
+/// read-only.
+///
+/// The kernel could be told to do without, by ENOSYS; but for the whole mount, and then a
 /// directory that changes could not be listed as it was at one moment, nor could opening
 /// one wait or fail.
 pub(super) fn open_dir(vfs: &Vfs, ino: Ino, reply: ReplyOpen) {
