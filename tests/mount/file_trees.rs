@@ -321,6 +321,16 @@ fn a_blob_that_goes_and_comes_back() {
     assert!(start == bytes[1 << 20..2 << 20], "an open file");
     fs::rename(&aside, &blob).expect("it is ours");
     assert!(fs::read(&path).expect("it is sound") == bytes, "back again");
+    // The blob's own file does not change by this.
+    let dir = blob.parent().expect("it is in a directory");
+    let aside = dir.with_extension("aside");
+    let found = || File::open(&path).map_or_else(|error| error.raw_os_error(), |_| None);
+    fs::rename(dir, &aside).expect("it is ours");
+    until(SEEN, "its directory is missed", || {
+        found() == Some(libc::ENODATA)
+    });
+    fs::rename(&aside, dir).expect("it is ours");
+    until(SEEN, "its directory is found", || found().is_none());
 }
 
 #[test]

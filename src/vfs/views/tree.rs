@@ -125,7 +125,7 @@ impl TreeNode {
                 .get(b"user.oci.error");
         }
         let subject = self.files().layer_of(self.id).subject();
-        let fault = self.tree.views.faults().find(&subject);
+        let fault = self.tree.views.faults().find(subject);
         let xattrs = Xattrs::default().with_fault(fault.as_ref());
         xattrs.get(b"user.oci.error")
     }
@@ -240,10 +240,10 @@ impl Node for TreeNode {
             return Err(error);
         }
         let file = self.try_open();
-        let file = file.map_err(|error| self.tree.views.faults().noted(&subject, error))?;
+        let file = file.map_err(|error| self.tree.views.faults().noted(subject, error))?;
         Ok(Arc::new(OpenTreeFile {
             views: self.tree.views.clone(),
-            subject,
+            subject: subject.clone(),
             file,
         }))
     }
@@ -284,7 +284,7 @@ impl Listing for Names {
 #[derive(Debug)]
 struct OpenTreeFile {
     views: Arc<Views>,
-    subject: String,
+    subject: Arc<str>,
     file: LayerFile,
 }
 
