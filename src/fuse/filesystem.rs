@@ -83,6 +83,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _turn = self.crew.take();
         let (parent, name, caller) = (Ino(parent.0), name.as_bytes(), caller::of(req));
         if self.holds(|vfs| vfs.is_postponed(&caller, Some((parent, name)))) {
             let name = name.to_vec();
@@ -101,10 +102,12 @@ impl Filesystem for FuseAdapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        let _turn = self.crew.take();
         self.vfs.forget(Ino(ino.0), nlookup);
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _turn = self.crew.take();
         let (ino, caller) = (Ino(ino.0), caller::of(req));
         if self.holds(|vfs| vfs.is_postponed(&caller, None)) {
             return self.wait(own_line(&caller), move |vfs, _| {
@@ -122,6 +125,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let _turn = self.crew.take();
         let ino = Ino(ino.0);
         guard(|| match self.vfs.read_link(ino) {
             Ok(target) => reply.data(&target),
@@ -130,6 +134,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.crew.take();
         let (ino, caller, how) = (Ino(ino.0), caller::of(req), convert::open_mode(flags.0));
         let early = self.early.clone();
         let answer = move |vfs: &Vfs, passthrough: &Passthrough| {
@@ -155,6 +160,7 @@ impl Filesystem for FuseAdapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let _turn = self.crew.take();
         guard(|| {
             let (at, how) = ((Ino(parent.0), name.as_bytes()), convert::open_mode(flags));
             let created = self
@@ -174,6 +180,7 @@ impl Filesystem for FuseAdapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.crew.take();
         guard(|| {
             let new = convert::file_kind(mode)
                 .map(|kind| NewNode::Special(kind, convert::mode(mode), convert::device(rdev)));
@@ -192,6 +199,7 @@ impl Filesystem for FuseAdapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        let _turn = self.crew.take();
         guard(|| {
             let at = (Ino(parent.0), name.as_bytes());
             let new = NewNode::Directory(convert::mode(mode));
@@ -208,6 +216,7 @@ impl Filesystem for FuseAdapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        let _turn = self.crew.take();
         let (caller, parent, name) = (caller::of(req), Ino(parent.0), name.as_bytes().to_vec());
         let target = target.as_os_str().as_bytes().to_vec();
         // At a level of ref names this commits.
@@ -225,6 +234,7 @@ impl Filesystem for FuseAdapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
+        let _turn = self.crew.take();
         guard(|| {
             let at = (Ino(newparent.0), newname.as_bytes());
             let linked = self.vfs.link(&caller::of(req), Ino(ino.0), at);
@@ -233,6 +243,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.crew.take();
         guard(|| {
             let at = (Ino(parent.0), name.as_bytes());
             let removed = self.vfs.remove(&caller::of(req), at, Removal::File);
@@ -241,6 +252,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.crew.take();
         let (caller, parent, name) = (caller::of(req), Ino(parent.0), name.as_bytes().to_vec());
         // At a level of ref names this commits.
         self.wait(parent, move |vfs, _| {
@@ -259,6 +271,7 @@ impl Filesystem for FuseAdapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.take();
         let (caller, how) = (caller::of(req), convert::rename_mode(flags));
         let (parent, new_parent) = (Ino(parent.0), Ino(newparent.0));
         let (name, new_name) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
@@ -288,6 +301,7 @@ impl Filesystem for FuseAdapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _turn = self.crew.take();
         guard(|| {
             let change = AttrChange {
                 mode: mode.map(convert::mode),
@@ -315,6 +329,8 @@ impl Filesystem for FuseAdapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let turn = self.crew.take();
+        turn.takes_long();
         guard(|| {
             let (holder, handle) = (Holder(lock_owner.map_or(0, |owner| owner.0)), Handle(fh.0));
             let dropped = match write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
@@ -340,6 +356,7 @@ impl Filesystem for FuseAdapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.take();
         guard(|| {
             let allocated = self.vfs.allocate(Handle(fh.0), offset, length, mode);
             replies::empty("fallocate", Ino(ino.0), allocated, reply);
@@ -356,6 +373,7 @@ impl Filesystem for FuseAdapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.take();
         let (caller, how, ino) = (caller::of(req), convert::xattr_mode(flags), Ino(ino.0));
         let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
         // On a ref this commits.
@@ -366,6 +384,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _turn = self.crew.take();
         let (caller, ino, name) = (caller::of(req), Ino(ino.0), name.as_bytes().to_vec());
         // On a ref this commits.
         self.wait(ino, move |vfs, _| {
@@ -385,6 +404,8 @@ impl Filesystem for FuseAdapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let turn = self.crew.take();
+        turn.takes_long();
         guard(|| {
             READ_BUF.with_borrow_mut(|buf| {
                 buf.resize(usize::try_from(size).unwrap_or(0), 0);
@@ -404,6 +425,7 @@ impl Filesystem for FuseAdapter {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.take();
         let (caller, ino, handle) = (caller::of(req), Ino(ino.0), Handle(fh.0));
         let holder = Holder(lock_owner.0);
         if self.holds(|vfs| vfs.flush_is_slow(handle)) {
@@ -427,6 +449,7 @@ impl Filesystem for FuseAdapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.take();
         let (ino, handle) = (Ino(ino.0), Handle(fh.0));
         if self.holds(|vfs| vfs.flush_is_slow(handle)) {
             return self.wait(ino, move |vfs, passthrough| {
@@ -450,6 +473,7 @@ impl Filesystem for FuseAdapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.take();
         let (ino, handle) = (Ino(ino.0), Handle(fh.0));
         self.wait(ino, move |vfs, _| {
             replies::empty("fsync", ino, vfs.sync(handle), reply);
@@ -457,6 +481,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _turn = self.crew.take();
         let ino = Ino(ino.0);
         if self.holds(|vfs| vfs.would_wait_inside(ino)) {
             return self.wait(ino, move |vfs, _| replies::open_dir(vfs, ino, reply));
@@ -472,6 +497,7 @@ impl Filesystem for FuseAdapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
+        let _turn = self.crew.take();
         let (ino, handle) = (Ino(ino.0), Handle(fh.0));
         guard(|| replies::read_dir(&self.vfs, ino, handle, offset, reply));
     }
@@ -484,6 +510,7 @@ impl Filesystem for FuseAdapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
+        let _turn = self.crew.take();
         let (ino, handle) = (Ino(ino.0), Handle(fh.0));
         guard(|| replies::read_dir_plus(&self.vfs, ino, handle, offset, reply));
     }
@@ -496,6 +523,7 @@ impl Filesystem for FuseAdapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.take();
         self.vfs.release_dir(Handle(fh.0));
         reply.ok();
     }
@@ -508,6 +536,7 @@ impl Filesystem for FuseAdapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let _turn = self.crew.take();
         let ino = Ino(ino.0);
         self.wait(ino, move |vfs, _| {
             replies::empty("fsyncdir", ino, vfs.sync_dir(ino), reply);
@@ -515,6 +544,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let _turn = self.crew.take();
         guard(|| match self.vfs.space() {
             Ok(space) => convert::statfs(&space, reply),
             Err(error) => reply.error(refuse("statfs", Ino(ino.0), &error)),
@@ -522,6 +552,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let _turn = self.crew.take();
         let ino = Ino(ino.0);
         guard(|| match self.vfs.xattr(ino, name.as_bytes()) {
             Ok(value) => convert::xattr(&value, size, reply),
@@ -530,6 +561,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _turn = self.crew.take();
         let ino = Ino(ino.0);
         guard(|| match self.vfs.xattr_names(ino) {
             Ok(names) => {
@@ -544,6 +576,7 @@ impl Filesystem for FuseAdapter {
     }
 
     fn access(&self, _req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let _turn = self.crew.take();
         // Asked only where the kernel does not check by mode itself.
         let ino = Ino(ino.0);
         guard(|| {
@@ -571,6 +604,7 @@ impl Filesystem for FuseAdapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        let _turn = self.crew.take();
         guard(|| {
             let found = convert::seek(offset, whence)
                 .and_then(|(offset, wanted)| self.vfs.seek(Handle(fh.0), offset, wanted))

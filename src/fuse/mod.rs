@@ -4,6 +4,7 @@
 //!
 //! - A request that may wait for a first pass goes to another thread ([`waiting`]), so
 //!   that those that take requests from the kernel are never all asleep.
+//! - Waking threads is most of what requests cost; [`crew`] says how many are awake.
 //! - readdirplus cannot decline an entry and is asked in the first chunk of every `ls`,
 //!   so it never waits.
 //! - ENOSYS would be remembered by the kernel for the whole mount and is never answered.
@@ -12,6 +13,7 @@
 
 mod caller;
 mod convert;
+mod crew;
 mod early;
 mod filesystem;
 mod passthrough;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 
 pub use session::{Access, Mount, MountError, MountOptions, Notifier, Unmount, is_stale, unmount};
 
+use self::crew::Crew;
 use self::early::Early;
 use self::passthrough::Passthrough;
 use self::waiting::Waiting;
@@ -44,6 +47,7 @@ pub(crate) struct FuseAdapter {
     vfs: Arc<Vfs>,
     passthrough: Arc<Passthrough>,
     early: Arc<Early>,
+    crew: Crew,
     waiting: Arc<Waiting>,
     /// Those who wait for another program's last close, which may stand in the first line.
     opening: Arc<Waiting>,
@@ -51,12 +55,13 @@ pub(crate) struct FuseAdapter {
 }
 
 impl FuseAdapter {
-    fn new(vfs: Arc<Vfs>, permissions: Permissions) -> Self {
+    fn new(vfs: Arc<Vfs>, permissions: Permissions, threads: usize) -> Self {
         Self {
             vfs,
             permissions,
             passthrough: Arc::default(),
             early: Arc::default(),
+            crew: Crew::new(threads),
             waiting: Arc::default(),
             opening: Arc::default(),
         }

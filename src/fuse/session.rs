@@ -224,7 +224,7 @@ impl Mount {
     ) -> Result<Self, MountError> {
         check_device()?;
         let config = options.config();
-        let adapter = FuseAdapter::new(vfs, options.permissions());
+        let adapter = FuseAdapter::new(vfs, options.permissions(), options.threads());
         let early = adapter.early.clone();
         let session = Session::new(adapter, mountpoint, &config)
             .map_err(|error| mount_error(mountpoint, error))?;
