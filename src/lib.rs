@@ -17,6 +17,7 @@
 //!   6  ingest   from any bytes to blobs and entries of a layout
 //!   5  rootfs   the trees of an image's layers, merged
 //!      archive  archives of images: what the members of such a tar mean
+//!      export   images as such archives, out of stored blobs
 //!      pack     a file tree as the layer of an image
 //!   4  layer    one layer blob: its stream and its table of contents
 //!   3  stream   random access into compressed bytes
@@ -37,6 +38,7 @@
 //! - An error says what is wrong in words; [`vfs::Error::errno`] alone makes a number of it.
 
 pub mod archive;
+pub mod export;
 pub mod fuse;
 pub mod ingest;
 pub mod layer;

@@ -20,6 +20,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("rootfs", 5),
     ("archive", 5),
     ("check", 5),
+    ("export", 5),
     ("pack", 5),
     ("ingest", 6),
     ("vfs", 7),

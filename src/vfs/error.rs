@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::store::layout::{refs, writer};
 use crate::store::{layout, lock, verify};
-use crate::{ingest, layer, oci, pack, rootfs, stream};
+use crate::{export, ingest, layer, oci, pack, rootfs, stream};
 
 /// Why a request at the mount was refused.
 ///
@@ -309,16 +309,7 @@ impl From<io::Error> for Error {
 
 impl From<oci::Error> for Error {
     fn from(error: oci::Error) -> Self {
-        let fault = Arc::new(Fault {
-            code: error.code(),
-            text: chain(&error),
-        });
-        match error.class() {
-            oci::ErrorClass::Malformed => Self::Malformed(fault),
-            oci::ErrorClass::Unsupported => Self::Unsupported(fault),
-            oci::ErrorClass::Limit => Self::Limit(fault),
-            oci::ErrorClass::Mismatch => Self::Damaged(fault),
-        }
+        Self::of_document(&error, chain(&error))
     }
 }
 
@@ -361,6 +352,17 @@ impl From<writer::Error> for Error {
 }
 
 impl Error {
+    /// What is wrong with a document, said as `text`.
+    fn of_document(error: &oci::Error, text: String) -> Self {
+        let code = error.code();
+        match error.class() {
+            oci::ErrorClass::Malformed => Self::malformed(code, text),
+            oci::ErrorClass::Unsupported => Self::unsupported(code, text),
+            oci::ErrorClass::Limit => Self::limit(code, text),
+            oci::ErrorClass::Mismatch => Self::damaged(code, text),
+        }
+    }
+
     fn of_layout(error: &layout::Error) -> Self {
         let text = chain(error);
         match error {
@@ -436,6 +438,26 @@ impl From<pack::Error> for Error {
             pack::Error::Whiteout { .. } => Self::malformed(code, text),
             pack::Error::Limit { .. } | pack::Error::TooLarge { .. } => Self::limit(code, text),
             pack::Error::Io { source, .. } | pack::Error::Sink(source) => Self::Io {
+                errno: source.raw_os_error(),
+                text: text.into(),
+            },
+        }
+    }
+}
+
+impl From<export::Error> for Error {
+    fn from(error: export::Error) -> Self {
+        use export::Error as E;
+        let text = chain(&error);
+        match &error {
+            E::Layout(error) => Self::of_layout(error),
+            E::Blob(error) => Self::of_verify(error),
+            E::BlobSize { .. } => Self::damaged("BLOB_SIZE", text),
+            E::Document { source, .. } => Self::of_document(source, text),
+            E::TooMany { .. } | E::TooLarge => Self::limit("LIMIT_EXPORT", text),
+            E::NoImage => Self::unsupported("EXPORT_NO_IMAGE", text),
+            E::NotAnImage { .. } => Self::unsupported("EXPORT_NOT_AN_IMAGE", text),
+            E::Write(source) => Self::Io {
                 errno: source.raw_os_error(),
                 text: text.into(),
             },

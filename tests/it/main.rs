@@ -6,6 +6,7 @@
 mod commit;
 #[path = "../common/mod.rs"]
 mod common;
+mod export;
 mod fuzz;
 mod ingest;
 mod layer;

@@ -1,0 +1,73 @@
+//! An archive written from its beginning to its end, each blob verified on the way.
+
+use std::io::Write;
+
+use super::graph::open_sized;
+use super::{Error, Piece, Plan};
+use crate::oci::{Descriptor, Hasher};
+use crate::store::{Blob, Layout, ReadAt, verify};
+
+/// How many bytes are read, hashed and written at a time.
+const CHUNK: usize = 1 << 20;
+
+/// Writes the archive of `plan` to `out`. Before the first byte each blob was seen to be
+/// there and to have its size.
+///
+/// # Errors
+/// [`Error::Layout`], [`Error::BlobSize`] before anything is written; [`Error::Blob`] if
+/// bytes have another digest: then what was written is worth nothing. [`Error::Write`].
+pub fn copy(plan: &Plan, layout: &Layout, out: &mut dyn Write) -> Result<(), Error> {
+    check(plan, layout)?;
+    let mut buf = vec![0; CHUNK];
+    for piece in plan.pieces() {
+        match piece {
+            Piece::Bytes(bytes) => out.write_all(bytes).map_err(Error::Write)?,
+            Piece::Blob(descriptor) => copy_blob(layout, descriptor, &mut buf, out)?,
+        }
+    }
+    out.flush().map_err(Error::Write)
+}
+
+/// Sees that all blobs are there; that one is missing counts more than what else is wrong.
+fn check(plan: &Plan, layout: &Layout) -> Result<(), Error> {
+    let opened = plan.claims().map(|claim| open_sized(layout, claim));
+    let worst = opened.filter_map(Result::err).min_by_key(Error::rank);
+    worst.map_or(Ok(()), Err)
+}
+
+fn copy_blob(
+    layout: &Layout,
+    descriptor: &Descriptor,
+    buf: &mut [u8],
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let blob = open_sized(layout, descriptor)?;
+    let expected = || descriptor.digest.clone();
+    let mut hasher = Hasher::new(descriptor.digest.algorithm())
+        .ok_or_else(|| verify::Error::Algorithm { digest: expected() })?;
+    let mut offset = 0;
+    while offset < descriptor.size {
+        let len = read(&blob, buf, offset)?;
+        hasher.update(&buf[..len]);
+        out.write_all(&buf[..len]).map_err(Error::Write)?;
+        offset += len as u64;
+    }
+    let actual = hasher.finish();
+    if actual != descriptor.digest {
+        let expected = expected();
+        return Err(verify::Error::DigestMismatch { expected, actual }.into());
+    }
+    Ok(())
+}
+
+fn read(blob: &Blob, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
+    let digest = || blob.digest().clone();
+    let read = blob.read_at(buf, offset);
+    Ok(read.map_err(|source| match source.kind() {
+        std::io::ErrorKind::UnexpectedEof => verify::Error::Changed { digest: digest() },
+        _ => verify::Error::Read {
+            digest: digest(),
+            source,
+        },
+    })?)
+}
