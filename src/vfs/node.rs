@@ -9,6 +9,7 @@ use super::error::Error;
 pub use super::key::{NodeKey, TreeKey};
 pub use super::listing::{Child, Listing};
 use super::writable::{Caller, Holder, Room};
+use crate::export::Root;
 
 /// A name of one directory level, as the kernel sends and gets it: bytes, never empty,
 /// at most 255, without `/` and NUL.
@@ -110,6 +111,11 @@ pub trait Node: Debug + Send + Sync {
     /// [`Error::Invalid`] for other kinds.
     fn read_link(&self) -> Result<Vec<u8>, Error> {
         Err(Error::Invalid)
+    }
+
+    /// What an archive of this image is made of; nothing for what is no image.
+    fn exported(&self) -> Option<Root> {
+        None
     }
 
     /// Opens a regular file for reading; the verdict on its content is given here.

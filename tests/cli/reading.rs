@@ -54,7 +54,10 @@ fn ls_shows_names() {
         (&[], "app:1\nexample.org/tools/app:1\nlost:1\n"),
         (&["/"], "app:1\nexample.org\nlost:1\n"),
         (&["example.org/tools"], "app:1\n"),
-        (&["app:1"], "config.json\nlayers\nmanifest.json\nrootfs\n"),
+        (
+            &["app:1"],
+            "config.json\nexport\nlayers\nmanifest.json\nrootfs\n",
+        ),
         (
             &["app:1/layers"],
             "00\n00.tar\n00.tar.gz\n01\n01.tar\n01.tar.zst\n",

@@ -280,7 +280,7 @@ fn a_working_directory_in_a_moved_ref_works_on() {
         let digest = pair.digest(0);
         assert_eq!(
             ask_image("ls"),
-            "config.json\nlayers\nmanifest.json\nrootfs",
+            "config.json\nexport\nlayers\nmanifest.json\nrootfs",
             "{when}"
         );
         let sum = ask_image("sha256sum < manifest.json");
@@ -439,7 +439,7 @@ impl Flapping {
             return Err(format!("{} bytes of a mixed index.json", bytes.len()));
         }
         let app = fs::read_dir(root.join("app")).map_err(fail("app"))?;
-        if app.count() != 4 {
+        if app.count() != 5 {
             return Err("a partial image directory".into());
         }
         let bytes = fs::read(root.join("app/manifest.json")).map_err(fail("manifest"))?;

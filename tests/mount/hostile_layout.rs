@@ -1201,7 +1201,11 @@ fn l27_artifacts() {
     let mounted = ward.mount();
     for (row, _, media_type, file) in &rows {
         let names = mounted.names(row);
-        assert_eq!(names, ["config.json", "layers", "manifest.json"], "{row}");
+        assert_eq!(
+            names,
+            ["config.json", "export", "layers", "manifest.json"],
+            "{row}"
+        );
         assert_eq!(
             errno_name(mounted.errno(&format!("{row}/rootfs"))),
             "ENOENT",

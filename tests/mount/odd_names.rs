@@ -255,6 +255,7 @@ fn names() {
             "%72ootfs",
             "b",
             "config.json",
+            "export",
             "layers",
             "manifest.json",
             "rootfs",
@@ -339,6 +340,7 @@ fn one_name_for_several_platforms() {
         mounted.names("app:1"),
         [
             "config.json",
+            "export",
             "layers",
             "manifest.json",
             "platforms",
@@ -715,6 +717,7 @@ fn default_platform() {
                     mounted.names("app"),
                     [
                         "config.json",
+                        "export",
                         "index.json",
                         "layers",
                         "manifest.json",

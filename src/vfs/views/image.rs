@@ -3,6 +3,7 @@
 //! ```text
 //! manifest.json  config.json  layers/          a manifest
 //! rootfs/                                      if it is an image's
+//! export/                                      the whole as an archive
 //! index.json  platforms/  + the above          an image index; the default platform's
 //! manifest.json or index.json, nothing else    what cannot be read
 //! ```
@@ -14,7 +15,8 @@ use super::faults::{claim, subject};
 use super::files::FilesDir;
 use super::place::Place;
 use super::xattr::{self, Xattrs};
-use super::{Views, layers, platforms};
+use super::{Views, export, layers, platforms};
+use crate::export::Root;
 use crate::oci::limits::Limit;
 use crate::oci::{Descriptor, Document, DocumentType, ImageManifest, MediaType};
 use crate::vfs::attr::{Attr, FileKind, Lifetime, Time};
@@ -86,6 +88,11 @@ impl Node for ImageDir {
         Ok(children(&self.views, &self.place, &self.descriptor))
     }
 
+    fn exported(&self) -> Option<Root> {
+        let descriptors = std::slice::from_ref(&self.descriptor);
+        Some(root(&self.views, &self.place, descriptors))
+    }
+
     fn xattr_names(&self) -> Vec<Vec<u8>> {
         self.xattrs().names()
     }
@@ -110,15 +117,15 @@ pub(super) fn children(views: &Arc<Views>, place: &Place, descriptor: &Descripto
         }
     };
     match document.as_deref() {
-        Some(Document::Manifest(manifest)) => manifest_children(views, place, descriptor, manifest),
+        Some(Document::Manifest(manifest)) => {
+            let whole = std::slice::from_ref(descriptor);
+            manifest_children(views, place, whole, descriptor, manifest)
+        }
         Some(Document::Index(index)) => {
             let mut children = vec![document_file(views, descriptor, None)];
-            children.extend(platforms::children(
-                views,
-                place,
-                &claim(descriptor),
-                &index.manifests,
-            ));
+            let whole = std::slice::from_ref(descriptor);
+            let entries = &index.manifests;
+            children.extend(platforms::children(views, place, whole, entries));
             children
         }
         // Of a media type that is not known: its bytes, and nothing more.
@@ -142,11 +149,40 @@ fn load(
     views.faults().judge(&subject(descriptor), document())
 }
 
-/// The manifest's own children; also shown at the top of an index for its default.
+/// What is to be exported of what `descriptors` name, together one image at `place`.
+#[must_use]
+pub(super) fn root(views: &Views, place: &Place, descriptors: &[Descriptor]) -> Root {
+    let image = || {
+        let [descriptor] = descriptors else {
+            return platforms::default(views, &claims(descriptors), descriptors);
+        };
+        let document = views.documents().document(descriptor).ok()??;
+        match document.index() {
+            Some(index) => platforms::default(views, &claim(descriptor), &index.manifests),
+            None => Some((descriptor.clone(), document)),
+        }
+    };
+    Root {
+        names: place.names().clone(),
+        descriptors: descriptors.to_vec(),
+        image: image().map(|(descriptor, _)| descriptor),
+    }
+}
+
+/// What several descriptors claim together.
+#[must_use]
+pub(super) fn claims(descriptors: &[Descriptor]) -> String {
+    let claims: Vec<String> = descriptors.iter().map(claim).collect();
+    claims.join(" ")
+}
+
+/// The manifest's own children; also shown at the top of an index for its default. What is
+/// exported is the `whole`.
 #[must_use]
 pub(super) fn manifest_children(
     views: &Arc<Views>,
     place: &Place,
+    whole: &[Descriptor],
     descriptor: &Descriptor,
     manifest: &ImageManifest,
 ) -> Vec<Child> {
@@ -167,6 +203,12 @@ pub(super) fn manifest_children(
             node: Arc::new(FilesDir::rootfs(views, place, descriptor, created)),
         });
     }
+    let root = Root {
+        names: place.names().clone(),
+        descriptors: whole.to_vec(),
+        image: manifest.has_rootfs().then(|| descriptor.clone()),
+    };
+    children.push(export::directory(views, place, root, created));
     children
 }
 

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use super::directory::Link;
-use super::faults::{claim, subject};
+use super::faults::subject;
 use super::place::Place;
 use super::refs::{Here, Level, Target};
 use super::xattr::{self, Xattrs};
 use super::{Patience, Views, control, image, platforms};
+use crate::export::{Names, Root};
 use crate::oci::Descriptor;
 use crate::oci::index::Entry;
 use crate::vfs::attr::{Attr, FileKind, Lifetime};
@@ -44,6 +45,14 @@ impl LevelDir {
         Place::new(self.path.clone(), self.epoch)
     }
 
+    /// The place of the image that is shown here, with the names of its entry.
+    fn image_place(&self, entry: &Entry) -> Place {
+        self.place().called(Names {
+            ref_name: entry.ref_name.clone(),
+            containerd_name: entry.containerd_name.clone(),
+        })
+    }
+
     /// The child that `level` stands for.
     fn child(&self, name: &[u8], level: &Level) -> Arc<dyn Node> {
         let path: Vec<Name> = self.path.iter().cloned().chain([name.to_vec()]).collect();
@@ -72,19 +81,18 @@ impl LevelDir {
                 target: Target::One(entry),
                 ..
             }) => match &entry.descriptor {
-                Ok(descriptor) => image::children(&self.views, &self.place(), descriptor),
+                Ok(descriptor) => {
+                    image::children(&self.views, &self.image_place(entry), descriptor)
+                }
                 Err(error) => vec![self.malformed(entry, error)],
             },
             Some(Here::Image {
                 target: Target::Platforms(entries),
                 ..
             }) => {
-                let descriptors: Vec<Descriptor> = entries
-                    .iter()
-                    .filter_map(|entry| entry.descriptor.clone().ok())
-                    .collect();
-                let of: Vec<_> = descriptors.iter().map(claim).collect();
-                platforms::children(&self.views, &self.place(), &of.join(" "), &descriptors)
+                let whole = right(entries);
+                let place = entries.first().map(|entry| self.image_place(entry));
+                platforms::children(&self.views, &place.unwrap_or_default(), &whole, &whole)
             }
         };
         if self.path.is_empty() {
@@ -209,6 +217,19 @@ impl Node for LevelDir {
         Ok(children)
     }
 
+    fn exported(&self) -> Option<Root> {
+        let Some(Here::Image { target, .. }) = self.here.as_deref() else {
+            return None;
+        };
+        let entries = match target {
+            Target::One(entry) => std::slice::from_ref(entry),
+            Target::Platforms(entries) => entries,
+        };
+        let descriptors = right(entries);
+        let place = self.image_place(entries.first()?);
+        (!descriptors.is_empty()).then(|| image::root(&self.views, &place, &descriptors))
+    }
+
     fn xattr_names(&self) -> Vec<Vec<u8>> {
         self.xattrs().names()
     }
@@ -216,6 +237,13 @@ impl Node for LevelDir {
     fn xattr(&self, name: &[u8]) -> Option<Vec<u8>> {
         xattr::find(name, || self.xattrs())
     }
+}
+
+/// The descriptors of those entries that have one.
+fn right(entries: &[Arc<Entry>]) -> Vec<Descriptor> {
+    let descriptors = entries.iter();
+    let descriptors = descriptors.filter_map(|entry| entry.descriptor.clone().ok());
+    descriptors.collect()
 }
 
 /// The document of an index entry that is malformed: it cannot be opened.

@@ -4,6 +4,7 @@
 //! refs ──► level ──► image ──┬─► platforms ──► image …
 //!   │                        ├─► layers ──► tar, link, files
 //!   │                        ├─► files ──► tree          rootfs, a layer's own tree
+//!   │                        ├─► export                  the whole as an archive
 //!   │                        └─► blob
 //!   └────► control (.ocifs)
 //! ```
@@ -16,6 +17,7 @@ mod blob;
 mod control;
 mod directory;
 mod documents;
+mod export;
 mod faults;
 mod files;
 mod image;

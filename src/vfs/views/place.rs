@@ -1,5 +1,8 @@
 //! Where a directory or link of the views stands, and what its inode hangs on.
 
+use std::sync::Arc;
+
+use crate::export::Names;
 use crate::vfs::node::{Name, NodeKey};
 
 /// A place below the mount root.
@@ -9,6 +12,8 @@ pub(super) struct Place {
     epoch: u64,
     /// How many image indexes were gone through to get here.
     nesting: u64,
+    /// What the image is called that this place is in; nothing where it is found by digest.
+    names: Arc<Names>,
 }
 
 impl Place {
@@ -18,8 +23,21 @@ impl Place {
         Self {
             path,
             epoch,
-            nesting: 0,
+            ..Self::default()
         }
+    }
+
+    /// This place, in an image that is called so.
+    #[must_use]
+    pub(super) fn called(mut self, names: Names) -> Self {
+        self.names = Arc::new(names);
+        self
+    }
+
+    /// What the image is called that this place is in.
+    #[must_use]
+    pub(super) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// The place called `name` in this one.

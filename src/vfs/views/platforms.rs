@@ -14,22 +14,23 @@ use crate::vfs::node::{Child, Name};
 /// How many hexadecimal digits of a digest make a platform's name unique.
 const HASH_LEN: usize = 12;
 
-/// `platforms/` and what is shown of the default platform, for an index at `place` that is
-/// known as `of`.
+/// `platforms/` and what is shown of the default platform, for an index at `place`, or for
+/// what stands under one name as if it were in an index: that is the `whole`.
 #[must_use]
 pub(super) fn children(
     views: &Arc<Views>,
     place: &Place,
-    of: &str,
+    whole: &[Descriptor],
     entries: &[Descriptor],
 ) -> Vec<Child> {
     let mut children = Vec::new();
-    if let Some((descriptor, document)) = default(views, of, entries)
+    if let Some((descriptor, document)) = default(views, &image::claims(whole), entries)
         && let Some(manifest) = document.manifest()
     {
         children.extend(image::manifest_children(
             views,
             place,
+            whole,
             &descriptor,
             manifest,
         ));
