@@ -11,6 +11,7 @@ mod daemon;
 mod demo;
 mod drop_box;
 pub(crate) mod error;
+mod export;
 mod format;
 mod import;
 mod index;
@@ -86,6 +87,8 @@ enum Command {
     Index(index::Arguments),
     /// Bring files into a layout: archives, layers, manifests, or anything as an artifact.
     Import(import::Arguments),
+    /// Write images as one archive, for docker, skopeo and others.
+    Export(export::Arguments),
     /// Give an image of a layout one more name.
     Tag(tag::Arguments),
     /// Take a name away; blobs stay.
@@ -113,6 +116,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Index(arguments) => index::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Untag(arguments) => untag::run(&arguments),
         Command::Commit(arguments) => commit::run(&arguments),

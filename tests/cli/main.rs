@@ -10,6 +10,7 @@ mod unmount;
 mod cache;
 mod commit;
 mod demo;
+mod export;
 mod file_trees;
 mod import;
 mod index;
