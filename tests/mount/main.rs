@@ -12,6 +12,7 @@ mod container;
 mod drop_readers;
 mod drop_tools;
 mod drops;
+mod engines;
 mod export;
 mod file_trees;
 mod hostile_blob;
