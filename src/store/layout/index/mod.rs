@@ -108,9 +108,9 @@ impl View {
     }
 
     /// What was written as `bytes`, which `draft` gave.
-    pub(crate) fn of_draft(draft: &Draft, bytes: Vec<u8>, identity: Identity) -> Self {
+    pub(crate) fn of_draft(draft: &Draft, bytes: Arc<[u8]>, identity: Identity) -> Self {
         let said = Said {
-            bytes: bytes.into(),
+            bytes,
             entries: draft.entries().cloned().collect(),
             digest: OnceLock::new(),
             draft: OnceLock::from(Some(draft.fresh_copy())),

@@ -1,6 +1,7 @@
 //! Changing `index.json`: under the locks, from reading to the last check.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::draft::Draft;
@@ -62,8 +63,8 @@ impl LayoutWriter {
     /// # Errors
     /// What `change` answers, and then nothing was written; [`Error::Lock`];
     /// [`Error::Layout`] if the index is torn and no last good view is given;
-    /// [`Error::Contended`]; [`Error::Io`]. After an I/O error the index is the old one or
-    /// the new one.
+    /// [`Error::Contended`]; [`Error::Io`]. After an I/O error the index is the old one,
+    /// unless the disk fails once more when it is put back.
     pub fn update<T>(
         &self,
         basis: &Basis<'_>,
@@ -84,15 +85,16 @@ impl LayoutWriter {
         let before = self.base(last_good)?;
         let mut draft = self.draft(&before)?;
         let (answer, blobs) = change(&before, &mut draft)?;
+        // Before, too: after a power cut there is nobody to do it.
+        self.relink_all(&blobs)?;
         let is_written = draft.is_changed();
         let after = if is_written {
-            self.replace(&before, draft)?
+            self.replace(&before, draft, &blobs)?
         } else {
-            self.settled(before.clone())?
+            let after = self.settled(before.clone())?;
+            self.relink_all(&blobs)?;
+            after
         };
-        for blob in &blobs {
-            self.relink(blob)?;
-        }
         drop(lock);
         Ok(Updated {
             answer,
@@ -190,20 +192,17 @@ impl LayoutWriter {
         }
     }
 
-    /// Writes `draft`, which was made of `found`, in the place of that, and of whatever
-    /// gets there meanwhile.
-    fn replace(&self, found: &View, mut draft: Draft) -> Result<View, Error> {
+    /// Writes `draft`, which was made of `found` and names `blobs`, in the place of that,
+    /// and of whatever gets there meanwhile.
+    fn replace(&self, found: &View, mut draft: Draft, blobs: &[StoredBlob]) -> Result<View, Error> {
         let mut base = found.clone();
         for _ in 0..ATTEMPTS {
-            let bytes = draft.to_bytes();
+            let bytes: Arc<[u8]> = draft.to_bytes().into();
             // What nobody could read any more is not written.
             let size = Limit::IndexJsonSize.check(bytes.len() as u64);
             size.map_err(|source| self.content(source))?;
-            let (displaced, there) = match self.write(&base, &bytes)? {
-                Written::Preceded(theirs) => (None, Err(theirs)),
-                Written::Alone => (None, self.read_back(bytes, &draft)?),
-                Written::Displaced(foreign) => (Some(foreign), self.read_back(bytes, &draft)?),
-            };
+            let written = self.write_checked(&base, &bytes, &draft, blobs);
+            let (displaced, there) = written.inspect_err(|_| self.take_back(&base, &bytes))?;
             if let Some(foreign) = &displaced {
                 draft = self.merge(found, &draft, foreign)?;
             }
@@ -226,6 +225,50 @@ impl LayoutWriter {
         })
     }
 
+    /// Writes the file and sees that it is there, with all of `blobs`. What was there
+    /// instead of `base`; and what is there now, ours or somebody else's.
+    fn write_checked(
+        &self,
+        base: &View,
+        bytes: &Arc<[u8]>,
+        draft: &Draft,
+        blobs: &[StoredBlob],
+    ) -> Result<(Option<View>, Result<View, View>), Error> {
+        let displaced = match self.write(base, bytes)? {
+            Written::Preceded(theirs) => return Ok((None, Err(theirs))),
+            Written::Alone => None,
+            Written::Displaced(foreign) => Some(foreign),
+        };
+        let there = self.read_back(bytes, draft)?;
+        self.relink_all(blobs)?;
+        Ok((displaced, there))
+    }
+
+    /// After a failure: puts `base` there again, if `bytes` have taken its place, of which
+    /// nobody has been told. What somebody else has written meanwhile stays.
+    fn take_back(&self, base: &View, bytes: &[u8]) {
+        let (mut ours, mut wanted): (Arc<[u8]>, _) = (bytes.into(), base.bytes().clone());
+        for _ in 0..ATTEMPTS {
+            let present = match self.read_index() {
+                Ok(present) if *present.bytes() == ours => present,
+                _ => return,
+            };
+            match self.write(&present, &wanted) {
+                Ok(Written::Displaced(foreign)) => {
+                    ours = std::mem::replace(&mut wanted, foreign.bytes().clone());
+                }
+                Ok(Written::Alone | Written::Preceded(_)) => return,
+                Err(error) => {
+                    return log::warn!("index.json stays as it was just written: {error}");
+                }
+            }
+        }
+    }
+
+    fn relink_all(&self, blobs: &[StoredBlob]) -> Result<(), Error> {
+        blobs.iter().try_for_each(|blob| self.relink(blob))
+    }
+
     /// Makes an index that somebody else wrote durable.
     fn settled(&self, view: View) -> Result<View, Error> {
         let file = self.disk.open(INDEX);
@@ -236,14 +279,14 @@ impl LayoutWriter {
 
     /// Reads the file that was just written, which says what `draft` does; what is there
     /// instead, if somebody else has written since.
-    fn read_back(&self, bytes: Vec<u8>, draft: &Draft) -> Result<Result<View, View>, Error> {
+    fn read_back(&self, bytes: &Arc<[u8]>, draft: &Draft) -> Result<Result<View, View>, Error> {
         let io = |source| self.io("read back", INDEX, source);
         let file = self.disk.open(INDEX).map_err(io)?;
-        if !disk::has_bytes(&*file, &bytes).map_err(io)? {
+        if !disk::has_bytes(&*file, bytes).map_err(io)? {
             return self.base(None).map(Err);
         }
         let identity = file.status().map_err(io)?.identity;
-        Ok(Ok(View::of_draft(draft, bytes, identity)))
+        Ok(Ok(View::of_draft(draft, bytes.clone(), identity)))
     }
 
     /// What was made of `found` up to `draft`, made of `theirs` as well. That includes what

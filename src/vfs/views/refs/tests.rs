@@ -222,7 +222,7 @@ fn view(draft: &Draft) -> Arc<View> {
     let metadata = std::fs::metadata("/").expect("it is there");
     Arc::new(View::of_draft(
         draft,
-        draft.to_bytes(),
+        draft.to_bytes().into(),
         Identity::from(&metadata),
     ))
 }
