@@ -112,7 +112,11 @@ pub enum Error {
     },
     /// The process may not open so many files.
     #[error("too many open files; raise the limit (ulimit -n) above the number of blobs")]
-    TooManyFiles,
+    TooManyFiles {
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// What was given cannot be read.
     #[error("cannot read what was given")]
     Read {
@@ -131,7 +135,7 @@ impl From<writer::Error> for Error {
             writer::Error::Io { source, .. }
                 if source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) =>
             {
-                Self::TooManyFiles
+                Self::TooManyFiles { source }
             }
             error => Self::Writer(error),
         }
@@ -180,7 +184,7 @@ impl Error {
             Self::Algorithm { .. } => "DIGEST_ALGORITHM",
             Self::DiffId { .. } => "LAYER_DIFF_ID",
             Self::TooManyBlobs { .. } => "LIMIT_IMPORT_BLOBS",
-            Self::TooManyFiles => "LIMIT_OPEN_FILES",
+            Self::TooManyFiles { .. } => "LIMIT_OPEN_FILES",
             Self::Read { .. } => "SOURCE_READ",
             Self::Writer(error) => code_of_writer(error),
         }
@@ -216,8 +220,8 @@ impl Error {
                 ErrorClass::Mismatch
             }
             Self::Algorithm { .. } => ErrorClass::Unsupported,
-            Self::TooManyBlobs { .. } | Self::TooManyFiles => ErrorClass::Limit,
-            Self::Read { .. } => ErrorClass::Io,
+            Self::TooManyBlobs { .. } => ErrorClass::Limit,
+            Self::TooManyFiles { .. } | Self::Read { .. } => ErrorClass::Io,
             Self::Writer(error) => class_of_writer(error),
         }
     }
