@@ -15,7 +15,7 @@ use rustix::fs::{Dir, Mode, OFlags};
 
 use super::inode::{Inode, Place, system};
 use crate::oci::{Algorithm, Digest};
-use crate::store::{Blob, Layout};
+use crate::store::Layout;
 use crate::vfs::error::Error;
 
 /// Where the names are noted that were taken away.
@@ -65,14 +65,6 @@ impl Lender {
     /// That it is not there any more.
     pub(super) fn stat(&self, digest: &Digest) -> Result<Metadata, Error> {
         Ok(self.layout.stat_blob(digest)?)
-    }
-
-    /// A blob, to be read by who has seen that it is sound.
-    ///
-    /// # Errors
-    /// That it is not there any more.
-    pub(super) fn open_sound(&self, digest: &Digest) -> Result<Blob, Error> {
-        Ok(self.layout.open_blob(digest)?)
     }
 
     /// Opens a blob for reading. Nothing is verified: a session is as a directory to which

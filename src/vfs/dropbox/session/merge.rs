@@ -19,9 +19,9 @@ use super::inode::system;
 use super::tree::Tree;
 use crate::oci::limits::Limit;
 use crate::oci::{Algorithm, Descriptor, Digest, Document, DocumentType, RefName};
+use crate::store::layout;
 use crate::store::layout::index::draft::{Draft, named};
 use crate::store::layout::writer::{self, BlobWriter, StoredBlob};
-use crate::store::layout::{self, refs};
 use crate::store::progress::Unwatched;
 use crate::store::{Blob, LayoutWriter, ReadAt, Verdicts};
 use crate::vfs::error::Error;
@@ -112,19 +112,6 @@ pub(super) fn prepare(
         own: walk.own.into_values().collect(),
         stored: walk.stored.into_values().collect(),
     })
-}
-
-/// Whether the index of the layout would take the entries.
-///
-/// # Errors
-/// Why not.
-pub(super) fn rehearse(
-    merge: &Merge,
-    writer: &LayoutWriter,
-    collision: refs::Collision,
-) -> Result<(), Error> {
-    let mut draft = Draft::of(&writer.read_index()?)?;
-    Ok(refs::merge(&mut draft, &merge.entries, collision)?)
 }
 
 /// The way from the entries to all blobs that they lead to.
@@ -264,17 +251,15 @@ impl Walk<'_> {
         Ok(copy)
     }
 
+    /// The bytes of a blob that was obtained.
     fn read(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
-        let from_layout;
-        let (file, size) = match self.own.get(digest) {
-            Some(own) => (&own.file, own.size),
-            None => {
-                from_layout = self.tree.lender().open_sound(digest)?;
-                (from_layout.file(), from_layout.size())
-            }
-        };
+        let size = self.size(digest).ok_or(Error::Stale)?;
         let mut bytes = vec![0; usize::try_from(size).map_err(std::io::Error::other)?];
-        file.read_exact_at(&mut bytes, 0)?;
+        match (self.own.get(digest), self.stored.get(digest)) {
+            (Some(own), _) => own.file.read_exact_at(&mut bytes, 0)?,
+            (None, Some(stored)) => drop(stored.read_at(&mut bytes, 0)?),
+            (None, None) => return Err(Error::Stale),
+        }
         Ok(bytes)
     }
 

@@ -21,11 +21,12 @@ use super::limits;
 use super::merge::{self, Merge, Own};
 use super::tree::Tree;
 use crate::oci::media_type::LayerCompression;
-use crate::oci::{Descriptor, MediaType, Platform, RefName};
-use crate::pack::{self, PackOptions, PackedLayer};
-use crate::store::layout::index::draft::{Draft, named};
-use crate::store::layout::refs::{self, Collision};
-use crate::store::layout::writer::{BlobWriter, StoredBlob};
+use crate::oci::{Descriptor, Digest, MediaType, Platform, RefName};
+use crate::pack::{self, PackOptions};
+use crate::store::ReadAt;
+use crate::store::layout::index::draft::named;
+use crate::store::layout::refs;
+use crate::store::layout::writer::{SealedBlob, StoredBlob};
 use crate::store::progress::Unwatched;
 use crate::vfs::error::Error;
 
@@ -54,7 +55,16 @@ enum Content {
     /// The entries of its own index.
     Layout(Merge),
     /// All of it, as the layer of an image.
-    Layer(Box<PackedLayer<BlobWriter>>, RefName),
+    Packed(Box<Packed>),
+}
+
+/// An image that was made of a tree, nothing of which is published.
+#[derive(Debug)]
+struct Packed {
+    layer: SealedBlob,
+    image: pack::Image,
+    /// The JSON text of the entry, with its name.
+    entry: String,
 }
 
 impl Drop for Ready {
@@ -85,28 +95,32 @@ impl Sessions {
         ready.content = match merge::find_index(tree)? {
             Some(index) => {
                 let merge = merge::prepare(tree, &index, name, self.writer(), &self.verdicts)?;
-                merge::rehearse(&merge, self.writer(), self.options.collision)?;
+                self.rehearse(&merge.entries)?;
                 Content::Layout(merge)
             }
             None => {
                 let packed = self.pack(tree, name, compression)?;
-                Content::Layer(Box::new(packed), name.clone())
+                // It may have been published before, by a daemon that was killed over it.
+                self.rehearse(std::slice::from_ref(&packed.entry))?;
+                Content::Packed(Box::new(packed))
             }
         };
         Ok(ready)
     }
 
+    /// Whether the index of the layout would take the entries.
+    fn rehearse(&self, entries: &[String]) -> Result<(), Error> {
+        let mut draft = self.committer.present()?;
+        Ok(refs::merge(&mut draft, entries, self.options.collision)?)
+    }
+
+    /// Packs a tree, and makes the documents of its image.
     fn pack(
         &self,
         tree: &Arc<Tree>,
         name: &RefName,
         compression: LayerCompression,
-    ) -> Result<PackedLayer<BlobWriter>, Error> {
-        let index = Draft::of(&self.writer().read_index()?)?;
-        let is_taken = refs::resolve(&index, name.as_str()).is_ok();
-        if is_taken && self.options.collision == Collision::Refuse {
-            return Err(Error::Exists);
-        }
+    ) -> Result<Packed, Error> {
         let options = PackOptions {
             compression,
             ..PackOptions::default()
@@ -118,7 +132,20 @@ impl Sessions {
         for left_out in &packed.report.left_out {
             log::warn!("{name} is packed without {left_out:?}");
         }
-        Ok(packed)
+        let layer = packed.blob.seal()?;
+        let descriptor = Descriptor::new(packed.media_type, layer.digest().clone(), layer.size());
+        let image = pack::image(&descriptor, &packed.diff_id, &Platform::host(), None);
+        let entry = serde_json::json!({
+            "mediaType": MediaType::IMAGE_MANIFEST.as_str(),
+            "digest": Digest::of(&image.manifest).as_str(),
+            "size": image.manifest.len(),
+        });
+        let entry = named(&entry.to_string(), name.as_str())?;
+        Ok(Packed {
+            layer,
+            image,
+            entry,
+        })
     }
 
     /// Brings a session into the layout.
@@ -135,7 +162,7 @@ impl Sessions {
                 }
                 (blobs, merge.entries)
             }
-            Content::Layer(packed, name) => self.store_image(*packed, &name)?,
+            Content::Packed(packed) => (self.store(&packed)?, vec![packed.entry]),
         };
         let collision = self.options.collision;
         self.committer
@@ -144,24 +171,12 @@ impl Sessions {
         Ok(())
     }
 
-    /// Stores a layer and the documents that make an image of it; all blobs, and the entry.
-    fn store_image(
-        &self,
-        packed: PackedLayer<BlobWriter>,
-        name: &RefName,
-    ) -> Result<(Vec<StoredBlob>, Vec<String>), Error> {
-        let layer = packed.blob.commit()?;
-        let descriptor = Descriptor::new(packed.media_type, layer.digest().clone(), layer.size());
-        let image = pack::image(&descriptor, &packed.diff_id, &Platform::host(), None);
-        let config = self.writer().store(&image.config)?;
-        let manifest = self.writer().store(&image.manifest)?;
-        let entry = serde_json::json!({
-            "mediaType": MediaType::IMAGE_MANIFEST.as_str(),
-            "digest": manifest.digest().as_str(),
-            "size": manifest.size(),
-        });
-        let entry = named(&entry.to_string(), name.as_str())?;
-        Ok((vec![layer, config, manifest], vec![entry]))
+    /// Stores a layer and the documents that make an image of it.
+    fn store(&self, packed: &Packed) -> Result<Vec<StoredBlob>, Error> {
+        let layer = packed.layer.publish_as(packed.layer.digest())?;
+        let config = self.writer().store(&packed.image.config)?;
+        let manifest = self.writer().store(&packed.image.manifest)?;
+        Ok(vec![layer, config, manifest])
     }
 
     /// Takes a blob of a session for the layout. The session has it as one that is lent
