@@ -297,4 +297,4 @@ fn extent(is_likely_archive: bool) -> Extent {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,13 +4,21 @@
 //! be lost, kept, cut or replaced by zeros. Of a directory, each change of a name since
 //! its last sync is kept or lost by itself; a rename is two of them, so that a power cut
 //! may leave both names or none. Only what has one name in one directory is in order.
+//! What could not be synced once is lost, whatever a later sync says.
+//!
+//! [`states`] draws from what a power cut can leave; [`trial`] puts an operation to it.
+
+pub(crate) mod states;
+pub(crate) mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Disk, DiskFile, Status, parent};
 use crate::store::blob::Identity;
@@ -26,6 +34,8 @@ pub(crate) enum Trouble {
     PowerCut(usize),
     /// That step fails with this errno, the later ones are taken.
     Failure(usize, i32),
+    /// That call fails with this errno, be it a step or one that only looks.
+    FailedCall(usize, i32),
 }
 
 /// What becomes of a file's content that was not synced.
@@ -35,19 +45,12 @@ pub(crate) enum Unsynced {
     Kept,
     Half,
     Zeros,
+    /// Of its pieces those are kept whose bit is set, the others are as they were.
+    Torn(u64),
 }
 
-impl Unsynced {
-    /// The fate that the two lowest bits choose.
-    pub(crate) fn of(bits: u64) -> Self {
-        match bits & 3 {
-            0 => Self::Lost,
-            1 => Self::Kept,
-            2 => Self::Half,
-            _ => Self::Zeros,
-        }
-    }
-}
+/// How large the pieces are of which some are kept: small, as the files of the tests are.
+const PIECE: usize = 16;
 
 /// A simulated disk; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +64,8 @@ struct State {
     next: Ino,
     /// How many steps were taken.
     steps: usize,
+    /// How many calls were made, the steps among them.
+    calls: usize,
     trouble: Trouble,
     /// What another program puts at a path when a step is about to be taken.
     meddling: Option<(usize, String, Vec<u8>)>,
@@ -75,6 +80,8 @@ struct Content {
     bytes: Vec<u8>,
     synced: Vec<u8>,
     is_synced: bool,
+    /// Whether a sync has failed: the kernel tells of lost bytes only once.
+    is_lost: bool,
     mode: u32,
     version: i64,
 }
@@ -101,6 +108,7 @@ impl Default for State {
             locked: BTreeSet::new(),
             next: 1,
             steps: 0,
+            calls: 0,
             trouble: Trouble::None,
             meddling: None,
             has_unnamed_files: true,
@@ -129,10 +137,10 @@ impl SimulatedDisk {
         Self(Arc::new(Mutex::new(self.0.lock().clone())))
     }
 
-    /// Starts to count steps anew, with this trouble ahead.
+    /// Starts to count steps and calls anew, with this trouble ahead.
     pub(crate) fn expect(&self, trouble: Trouble) {
         let mut state = self.0.lock();
-        state.steps = 0;
+        (state.steps, state.calls) = (0, 0);
         state.trouble = trouble;
     }
 
@@ -145,6 +153,45 @@ impl SimulatedDisk {
     /// How many steps were taken since [`Self::expect`].
     pub(crate) fn steps(&self) -> usize {
         self.0.lock().steps
+    }
+
+    /// How many calls were made since [`Self::expect`].
+    pub(crate) fn calls(&self) -> usize {
+        self.0.lock().calls
+    }
+
+    /// The paths of all files.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let state = self.0.lock();
+        let mut paths = Vec::new();
+        for (above, directory) in &state.directories {
+            let files = directory.names.iter();
+            let files = files.filter(|(_, node)| matches!(node, Node::File(_)));
+            paths.extend(files.map(|(name, _)| match above.as_str() {
+                "." => name.clone(),
+                above => format!("{above}/{name}"),
+            }));
+        }
+        paths
+    }
+
+    /// A number that tells two disks apart by what their names say.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for path in self.paths() {
+            let state = self.0.lock();
+            path.hash(&mut hasher);
+            if let Ok(Node::File(ino)) = state.node(&path) {
+                let content = state.files.get(&ino);
+                content.map(|content| &content.bytes).hash(&mut hasher);
+            }
+        }
+        self.0
+            .lock()
+            .directories
+            .keys()
+            .for_each(|path| path.hash(&mut hasher));
+        hasher.finish()
     }
 
     /// How many choices a power cut has now: changes of names, and files not synced.
@@ -191,8 +238,8 @@ impl SimulatedDisk {
     pub(crate) fn settle(&self) {
         let mut state = self.0.lock();
         for file in state.files.values_mut() {
+            (file.is_synced, file.is_lost) = (true, false);
             file.synced.clone_from(&file.bytes);
-            file.is_synced = true;
         }
         for directory in state.directories.values_mut() {
             directory.synced.clone_from(&directory.names);
@@ -212,11 +259,19 @@ impl SimulatedDisk {
         })
     }
 
+    /// Looks, unless there is trouble with it.
+    fn look(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.0.lock();
+        state.call()?;
+        Ok(state)
+    }
+
     /// Takes a step, unless there is trouble with it.
     fn step<T>(&self, take: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.0.lock();
         let step = state.steps;
         state.steps += 1;
+        state.call()?;
         if let Some((_, path, bytes)) = state.meddling.take_if(|(at, ..)| *at == step) {
             let ino = state.new_file();
             state.file(ino).bytes = bytes;
@@ -237,14 +292,43 @@ impl Content {
             Unsynced::Kept => {}
             Unsynced::Half => self.bytes.truncate(self.bytes.len() / 2),
             Unsynced::Zeros => self.bytes.fill(0),
+            Unsynced::Torn(kept) => self.tear(kept),
         }
         self.synced.clone_from(&self.bytes);
-        self.is_synced = true;
+        (self.is_synced, self.is_lost) = (true, false);
         self.version += 1;
+    }
+
+    fn tear(&mut self, kept: u64) {
+        let old = self.synced.iter().copied().chain(std::iter::repeat(0));
+        for (at, (byte, old)) in self.bytes.iter_mut().zip(old).enumerate() {
+            if kept & (1 << (at / PIECE % 64)) == 0 {
+                *byte = old;
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        if !self.is_lost {
+            self.synced.clone_from(&self.bytes);
+            self.is_synced = true;
+        }
     }
 }
 
 impl State {
+    /// Counts a call, which may be the one that fails.
+    fn call(&mut self) -> io::Result<()> {
+        let call = self.calls;
+        self.calls += 1;
+        match self.trouble {
+            Trouble::FailedCall(at, errno) if call == at => {
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn unsynced(&self) -> Vec<Ino> {
         let unsynced = self.files.iter().filter(|(_, file)| !file.is_synced);
         unsynced.map(|(ino, _)| *ino).collect()
@@ -257,6 +341,7 @@ impl State {
             bytes: Vec::new(),
             synced: Vec::new(),
             is_synced: false,
+            is_lost: false,
             mode: 0o644,
             version: 0,
         };
@@ -274,12 +359,12 @@ impl State {
         }
         let directory = self.directories.get(parent(path));
         let node = directory.and_then(|directory| directory.names.get(name(path)));
-        node.copied().ok_or(io::ErrorKind::NotFound.into())
+        node.copied().ok_or_else(|| errno(libc::ENOENT))
     }
 
     fn set(&mut self, path: &str, node: Option<Node>) -> io::Result<()> {
         let directory = self.directories.get_mut(parent(path));
-        let directory = directory.ok_or(io::ErrorKind::NotFound)?;
+        let directory = directory.ok_or_else(|| errno(libc::ENOENT))?;
         set(&mut directory.names, name(path), node);
         directory.changes.push((name(path).to_owned(), node));
         Ok(())
@@ -287,7 +372,7 @@ impl State {
 
     fn add(&mut self, path: &str, node: Node) -> io::Result<()> {
         match self.node(path) {
-            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Ok(_) => Err(errno(libc::EEXIST)),
             Err(_) => self.set(path, Some(node)),
         }
     }
@@ -343,28 +428,33 @@ fn set(names: &mut BTreeMap<String, Node>, name: &str, node: Option<Node>) {
     }
 }
 
+fn errno(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}
+
 fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
 impl Disk for SimulatedDisk {
     fn open(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
-        match self.0.lock().node(path)? {
+        let node = self.look()?.node(path)?;
+        match node {
             Node::File(ino) => Ok(self.handle(ino)),
             Node::Directory => Ok(self.handle(0)),
         }
     }
 
     fn status(&self, path: &str) -> io::Result<Status> {
-        let state = self.0.lock();
+        let state = self.look()?;
         let node = state.node(path)?;
         Ok(state.status(node))
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
-        let state = self.0.lock();
+        let state = self.look()?;
         let directory = state.directories.get(directory);
-        let directory = directory.ok_or(io::ErrorKind::NotFound)?;
+        let directory = directory.ok_or_else(|| errno(libc::ENOENT))?;
         Ok(directory.names.keys().cloned().collect())
     }
 
@@ -374,7 +464,7 @@ impl Disk for SimulatedDisk {
                 return Err(io::ErrorKind::Unsupported.into());
             }
             if !state.directories.contains_key(directory) {
-                return Err(io::ErrorKind::NotFound.into());
+                return Err(errno(libc::ENOENT));
             }
             Ok(state.new_file())
         })?;
@@ -389,8 +479,19 @@ impl Disk for SimulatedDisk {
         Ok(self.handle(ino))
     }
 
-    fn adopt(&self, _file: File) -> io::Result<Box<dyn DiskFile>> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// The file has no name here and nothing of it is synced yet, whatever was done elsewhere.
+    fn adopt(&self, file: File) -> io::Result<Box<dyn DiskFile>> {
+        let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let mut bytes = vec![0; size];
+        file.read_exact_at(&mut bytes, 0)?;
+        let mut state = self.look()?;
+        if !state.has_unnamed_files {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let ino = state.new_file();
+        state.file(ino).bytes = bytes;
+        drop(state);
+        Ok(self.handle(ino))
     }
 
     fn open_lock(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -439,7 +540,7 @@ impl Disk for SimulatedDisk {
         self.step(|state| {
             let is_honest = state.is_honest;
             let directory = state.directories.get_mut(path);
-            let directory = directory.ok_or(io::ErrorKind::NotFound)?;
+            let directory = directory.ok_or_else(|| errno(libc::ENOENT))?;
             if is_honest {
                 directory.synced.clone_from(&directory.names);
                 directory.changes.clear();
@@ -463,11 +564,11 @@ impl DiskFile for SimulatedFile {
             0 => Node::Directory,
             ino => Node::File(ino),
         };
-        Ok(self.disk.0.lock().status(node))
+        Ok(self.disk.look()?.status(node))
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.look()?;
         let bytes = &state.file(self.ino).bytes;
         let start = usize::try_from(offset).map_or(bytes.len(), |at| at.min(bytes.len()));
         let len = buf.len().min(bytes.len() - start);
@@ -500,15 +601,18 @@ impl DiskFile for SimulatedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.step(|state| {
+        let synced = self.disk.step(|state| {
             let is_honest = state.is_honest;
             let file = state.file(self.ino);
             if is_honest {
-                file.synced.clone_from(&file.bytes);
-                file.is_synced = true;
+                file.sync();
             }
             Ok(())
-        })
+        });
+        if synced.is_err() {
+            self.disk.0.lock().file(self.ino).is_lost = true;
+        }
+        synced
     }
 
     fn link(&self, path: &str) -> io::Result<()> {

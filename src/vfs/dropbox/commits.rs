@@ -144,3 +144,6 @@ fn forget(draft: &mut Draft, made: &[Made]) {
         .collect();
     draft.remove(&numbers);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+mod crash;
+
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 

@@ -1,77 +1,85 @@
-//! The power is cut after every step of every kind of commit, and every step fails once.
+//! Every kind of change to a layout is put to the trial: the power is cut after every step
+//! of it, and every call fails once.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::TestResult;
-use crate::oci::{Digest, RefName, json};
+use crate::oci::{Digest, RefName};
 use crate::store::Verdicts;
 use crate::store::View;
-use crate::store::disk::simulated::{SimulatedDisk, Trouble, Unsynced};
-use crate::store::disk::{self, Disk};
+use crate::store::disk::Disk;
+use crate::store::disk::simulated::trial::{self, Again, Case, Fault, Sight};
+use crate::store::disk::simulated::{SimulatedDisk, Trouble};
 use crate::store::layout;
+use crate::store::layout::index::draft::Draft;
 use crate::store::layout::index::update::Basis;
-use crate::store::layout::refs::{self, Collision};
+use crate::store::layout::refs::{self, Collision, Refusal};
 use crate::store::layout::writer::{Error, LayoutWriter, StoredBlob};
 
-/// How many ways to lose data are tried after one step; beyond it a sample is drawn.
-const STATES_PER_STEP: u64 = 2048;
-
 const EMPTY: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
-const OLD: &[u8] = br#"{"old":true}"#;
-const NEW: &[u8] = br#"{"new":true}"#;
+const OLD: &[u8] = br#"{"old":true,"padding":"so that it is torn in pieces"}"#;
+const NEW: &[u8] = br#"{"new":true,"padding":"so that it is torn in pieces"}"#;
 
-type Operation = fn(&LayoutWriter) -> Result<(), Error>;
-
-/// What an operation begins with, and how the index names things when it is done.
-struct Case {
+/// A change, the layout that it begins with, and the names that there are then.
+struct Row {
     name: &'static str,
     prepare: fn(&SimulatedDisk) -> std::io::Result<()>,
-    operation: Operation,
-    after: &'static [(&'static str, &'static [u8])],
+    operation: fn(&LayoutWriter) -> Result<(), Error>,
+    after: &'static [&'static str],
+    again: Again,
 }
 
-const CASES: &[Case] = &[
-    Case {
+const ROWS: &[Row] = &[
+    Row {
         name: "a blob",
         prepare: with_old,
         operation: |writer| writer.store(NEW).map(drop),
-        after: &[("old", OLD)],
+        after: &["old"],
+        again: Again::Works,
     },
-    Case {
+    Row {
         name: "a ref to a new blob",
         prepare: with_old,
         operation: |writer| set(writer, "new", NEW),
-        after: &[("old", OLD), ("new", NEW)],
+        after: &["new", "old"],
+        again: Again::Works,
     },
-    Case {
+    Row {
         name: "the first ref of an empty layout",
-        prepare: |disk| disk.put("index.json", EMPTY),
+        prepare: |disk| {
+            disk.put("index.json", EMPTY)?;
+            disk.settle();
+            Ok(())
+        },
         operation: |writer| set(writer, "new", NEW),
-        after: &[("new", NEW)],
+        after: &["new"],
+        again: Again::Works,
     },
-    Case {
+    Row {
         name: "a ref to a blob that is there, but not yet on the disk",
         prepare: with_unsynced,
         operation: |writer| set(writer, "new", NEW),
-        after: &[("old", OLD), ("new", NEW)],
+        after: &["new", "old"],
+        again: Again::Foreign,
     },
-    Case {
+    Row {
         name: "a ref to a held blob that is not yet on the disk",
         prepare: with_unsynced,
         operation: |writer| {
             let blob = writer.hold(&Digest::of(NEW), NEW.len() as u64)?;
             publish(writer, "new", &blob)
         },
-        after: &[("old", OLD), ("new", NEW)],
+        after: &["new", "old"],
+        again: Again::Foreign,
     },
-    Case {
+    Row {
         name: "a ref to a new blob, in directories that are not yet on the disk",
         prepare: with_unsynced_directories,
         operation: |writer| set(writer, "new", NEW),
-        after: &[("new", NEW)],
+        after: &["new"],
+        again: Again::Works,
     },
-    Case {
+    Row {
         name: "a ref to a held blob, in directories that are not yet on the disk",
         prepare: |disk| {
             with_unsynced_directories(disk)?;
@@ -81,33 +89,137 @@ const CASES: &[Case] = &[
             let blob = writer.hold(&Digest::of(NEW), NEW.len() as u64)?;
             publish(writer, "new", &blob)
         },
-        after: &[("new", NEW)],
+        after: &["new"],
+        again: Again::Foreign,
     },
-    Case {
+    Row {
         name: "a ref to a blob that was damaged",
         prepare: |disk| {
             with_old(disk)?;
             disk.put(&blob_path(NEW), b"damaged")
         },
         operation: |writer| set(writer, "new", NEW),
-        after: &[("old", OLD), ("new", NEW)],
+        after: &["new", "old"],
+        again: Again::Foreign,
     },
-    Case {
+    Row {
+        name: "a file of somebody else, adopted",
+        prepare: with_old,
+        operation: |writer| {
+            let blob = writer.adopt(file_with(NEW), &Digest::of(NEW), NEW.len() as u64)?;
+            publish(writer, "new", &blob)
+        },
+        after: &["new", "old"],
+        again: Again::Works,
+    },
+    Row {
+        name: "a file adopted in the place of a damaged blob",
+        prepare: |disk| {
+            with_old(disk)?;
+            disk.put(&blob_path(NEW), b"damaged")
+        },
+        operation: |writer| {
+            let blob = writer.adopt(file_with(NEW), &Digest::of(NEW), NEW.len() as u64)?;
+            publish(writer, "new", &blob)
+        },
+        after: &["new", "old"],
+        again: Again::Foreign,
+    },
+    Row {
+        name: "a ref to a blob that somebody has removed meanwhile",
+        prepare: with_old,
+        operation: |writer| {
+            let blob = writer.store(NEW)?;
+            let removed = writer.disk.unlink(&blob_path(NEW));
+            removed.map_err(|source| writer.write_error(source))?;
+            publish(writer, "new", &blob)
+        },
+        after: &["new", "old"],
+        again: Again::Works,
+    },
+    Row {
         name: "a ref moved",
         prepare: with_old,
         operation: |writer| set(writer, "old", NEW),
-        after: &[("old", NEW)],
+        after: &["old"],
+        again: Again::Works,
     },
-    Case {
-        name: "a ref removed",
+    Row {
+        name: "one more name",
+        prepare: with_old,
+        operation: |writer| writer.tag("old", &name("new"), Collision::Refuse).map(drop),
+        after: &["new", "old"],
+        again: Again::Works,
+    },
+    Row {
+        name: "a ref renamed",
         prepare: with_old,
         operation: |writer| {
-            let removed = writer.update(&Basis::default(), |draft| refs::remove(draft, "old"));
-            removed.map(drop)
+            change(writer, |draft| {
+                refs::rename(draft, "old", &name("new"), Collision::Refuse)
+            })
         },
+        after: &["new"],
+        again: Again::Once,
+    },
+    Row {
+        name: "a ref renamed in the place of another",
+        prepare: with_two,
+        operation: |writer| {
+            change(writer, |draft| {
+                refs::rename(draft, "old", &name("other"), Collision::Replace)
+            })
+        },
+        after: &["other"],
+        again: Again::Once,
+    },
+    Row {
+        name: "two refs exchanged",
+        prepare: with_two,
+        operation: |writer| {
+            change(writer, |draft| match shows(draft, "old", OLD) {
+                true => refs::exchange(draft, &name("old"), &name("other")),
+                false => Ok(()),
+            })
+        },
+        after: &["old", "other"],
+        again: Again::Works,
+    },
+    Row {
+        name: "an annotation",
+        prepare: with_old,
+        operation: |writer| {
+            change(writer, |draft| {
+                refs::annotate(draft, "old", "key", Some("value"))
+            })
+        },
+        after: &["old"],
+        again: Again::Works,
+    },
+    Row {
+        name: "a ref removed",
+        prepare: with_old,
+        operation: |writer| writer.untag("old").map(drop),
         after: &[],
+        again: Again::Once,
     },
 ];
+
+impl Row {
+    fn case(&self) -> Case<'static> {
+        let (prepare, operation) = (self.prepare, self.operation);
+        let operate = move |disk: &SimulatedDisk| Ok(operation(&writer(disk))?);
+        Case::new(self.name, move |disk| Ok(prepare(disk)?), operate).again(self.again)
+    }
+}
+
+fn cases() -> Vec<Case<'static>> {
+    ROWS.iter().map(Row::case).collect()
+}
+
+fn name(text: &str) -> RefName {
+    text.parse().expect("it is a ref name")
+}
 
 fn blob_path(bytes: &[u8]) -> String {
     layout::blobs::path(&Digest::of(bytes))
@@ -120,17 +232,38 @@ fn descriptor(bytes: &[u8]) -> String {
     )
 }
 
-/// A layout with the ref `old`, all of it durable.
-fn with_old(disk: &SimulatedDisk) -> std::io::Result<()> {
-    let entry = refs_entry("old", OLD);
-    let index = format!(r#"{{"schemaVersion":2,"manifests":[{entry}],"more":1e2}}"#);
+/// A real file, as a session has it.
+fn file_with(bytes: &[u8]) -> std::fs::File {
+    let mut file = tempfile::tempfile().expect("a temporary file can be made");
+    std::io::Write::write_all(&mut file, bytes).expect("it is ours");
+    file
+}
+
+fn with_refs(disk: &SimulatedDisk, refs: &[(&str, &[u8])]) -> std::io::Result<()> {
+    let entries: Vec<String> = refs
+        .iter()
+        .map(|(name, bytes)| refs_entry(name, bytes))
+        .collect();
+    let entries = entries.join(",");
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{entries}],"more":1e2}}"#);
     disk.put("index.json", index.as_bytes())?;
-    disk.put(&blob_path(OLD), OLD)?;
+    for (_, bytes) in refs {
+        disk.put(&blob_path(bytes), bytes)?;
+    }
     disk.settle();
     Ok(())
 }
 
-/// The same, and another program has just written a blob without any sync.
+/// A layout with the ref `old`, all of it durable.
+fn with_old(disk: &SimulatedDisk) -> std::io::Result<()> {
+    with_refs(disk, &[("old", OLD)])
+}
+
+fn with_two(disk: &SimulatedDisk) -> std::io::Result<()> {
+    with_refs(disk, &[("old", OLD), ("other", NEW)])
+}
+
+/// A layout with a ref, and another program has just written a blob without any sync.
 fn with_unsynced(disk: &SimulatedDisk) -> std::io::Result<()> {
     with_old(disk)?;
     disk.put(&blob_path(NEW), NEW)
@@ -149,6 +282,20 @@ fn refs_entry(name: &str, bytes: &[u8]) -> String {
     named.expect("a descriptor can be named")
 }
 
+/// Whether a ref is this.
+fn shows(draft: &Draft, name: &str, bytes: &[u8]) -> bool {
+    let digest = Digest::of(bytes);
+    let is_it = |text: &&str| text.contains(name) && text.contains(digest.as_str());
+    draft.texts().any(|text| is_it(&text))
+}
+
+fn change(
+    writer: &LayoutWriter,
+    change: impl FnOnce(&mut Draft) -> Result<(), Refusal>,
+) -> Result<(), Error> {
+    writer.update(&Basis::default(), change).map(drop)
+}
+
 fn set(writer: &LayoutWriter, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let blob = writer.store(bytes)?;
     publish(writer, name, &blob)
@@ -160,7 +307,7 @@ fn publish(writer: &LayoutWriter, name: &str, blob: &StoredBlob) -> Result<(), E
 
 fn publish_from(
     writer: &LayoutWriter,
-    name: &str,
+    text: &str,
     blob: &StoredBlob,
     last_good: Option<&View>,
 ) -> Result<(), Error> {
@@ -168,7 +315,6 @@ fn publish_from(
         blobs: std::slice::from_ref(blob),
         last_good,
     };
-    let name: RefName = name.parse().expect("it is a ref name");
     let bytes = if *blob.digest() == Digest::of(NEW) {
         NEW
     } else {
@@ -176,7 +322,7 @@ fn publish_from(
     };
     let descriptors = [descriptor(bytes)];
     let updated = writer.update(&basis, |draft| {
-        refs::set(draft, &name, &descriptors, Collision::Replace)
+        refs::set(draft, &name(text), &descriptors, Collision::Replace)
     });
     updated.map(drop)
 }
@@ -186,246 +332,49 @@ fn writer(disk: &SimulatedDisk) -> LayoutWriter {
     LayoutWriter::on(Arc::new(disk.clone()), "layout".as_ref(), verdicts)
 }
 
-/// The refs of the layout and what they name, all of it verified.
-fn refs_of(disk: &SimulatedDisk) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    let index = disk
-        .read("index.json")
-        .map_err(|error| format!("index: {error}"))?;
-    let index = json::parse(&index).map_err(|error| format!("index: {error}"))?;
-    let entries = index["manifests"].as_array().ok_or("no list of entries")?;
-    let mut refs = BTreeMap::new();
-    for entry in entries {
-        let name = entry["annotations"]["org.opencontainers.image.ref.name"].as_str();
-        let name = name.ok_or("no name")?.to_owned();
-        let digest: Digest = entry["digest"]
-            .as_str()
-            .and_then(|digest| digest.parse().ok())
-            .ok_or("no digest")?;
-        let bytes = disk
-            .read(&layout::blobs::path(&digest))
-            .map_err(|error| format!("{name}: blob: {error}"))?;
-        if Digest::of(&bytes) != digest {
-            return Err(format!("{name}: its blob is damaged"));
-        }
-        refs.insert(name, bytes);
-    }
-    Ok(refs)
-}
-
-fn expected(refs: &[(&str, &[u8])]) -> BTreeMap<String, Vec<u8>> {
-    let owned = refs
-        .iter()
-        .map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()));
-    owned.collect()
-}
-
-/// Opens the layout again after a power cut: it is as before or as after the operation,
-/// nothing is left over, and the operation can be done again.
-fn check_reopened(
-    disk: &SimulatedDisk,
-    case: &Case,
-    old: &BTreeMap<String, Vec<u8>>,
-) -> Result<(), String> {
-    let new = expected(case.after);
-    let found = refs_of(disk)?;
-    if found != *old && found != new {
-        return Err(format!("neither old nor new: {found:?}"));
-    }
-    let writer = writer(disk);
-    writer
-        .collect()
-        .map_err(|error| format!("collect: {error:?}"))?;
-    let left = disk.list(".ocifs/tmp").unwrap_or_default();
-    if !left.is_empty() || disk.status("index.json.lock").is_ok() {
-        return Err(format!("left over: {left:?} {:?}", disk.list(".")));
-    }
-    match (case.operation)(&writer) {
-        Ok(()) => {}
-        // What is removed cannot be removed once more.
-        Err(Error::Refused(refs::Refusal::NotFound { .. })) if found == new => {}
-        // What another program did not sync is lost or damaged, and refused.
-        Err(
-            Error::Layout(layout::Error::BlobMissing { .. })
-            | Error::SizeMismatch { .. }
-            | Error::DigestMismatch { .. },
-        ) if found == *old => return Ok(()),
-        Err(error) => return Err(format!("once more: {error:?}")),
-    }
-    let found = refs_of(disk)?;
-    (found == new)
-        .then_some(())
-        .ok_or_else(|| format!("once more: {found:?}"))
-}
-
-/// All states that a power cut can leave now, or a sample of them.
-fn power_cuts(disk: &SimulatedDisk, seed: u64, mut each: impl FnMut(SimulatedDisk, String)) {
-    let (changes, files) = disk.choices();
-    assert!(
-        changes < 32 && files < 16,
-        "{changes} changes, {files} files"
-    );
-    let all = (1u64 << changes) << (2 * files);
-    let mut random = seed;
-    for number in 0..all.min(STATES_PER_STEP) {
-        let mut choice = number;
-        // The first of a sample are the extremes: all lost, and all kept.
-        if all > STATES_PER_STEP && number > 0 {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(number);
-            choice = if number == 1 {
-                (1 << changes) - 1
-            } else {
-                (random >> 7) % all
-            };
-        }
-        let kept = choice & ((1 << changes) - 1);
-        let contents: Vec<Unsynced> = (0..files)
-            .map(|file| Unsynced::of(choice >> (changes + 2 * file)))
-            .collect();
-        let state = format!("names {kept:b} of {changes}, contents {contents:?}");
-        each(disk.after_power_cut(kept, &contents), state);
-    }
-}
-
-/// Runs a case with a power cut after each of its steps; how many states that gave, and
-/// what was wrong with them.
-fn run(case: &Case, fresh: &SimulatedDisk) -> std::io::Result<(usize, Vec<String>)> {
-    let (mut states, mut faults) = (0, Vec::new());
-    (case.prepare)(fresh)?;
-    if case.name.contains("empty") {
-        fresh.settle();
-    }
-    let old = refs_of(fresh).map_err(std::io::Error::other)?;
-    for step in 0.. {
-        let disk = fresh.duplicate();
-        disk.expect(Trouble::PowerCut(step));
-        let is_done = (case.operation)(&writer(&disk)).is_ok() && disk.steps() <= step;
-        power_cuts(&disk, step as u64, |after, state| {
-            states += 1;
-            if let Err(fault) = check_reopened(&after, case, &old) {
-                faults.push(format!("{}, step {step}, {state}: {fault}", case.name));
-            }
-        });
-        if is_done {
-            break;
-        }
-    }
-    Ok((states, faults))
+/// The names of the refs of a layout, everything verified.
+fn names_of(disk: &SimulatedDisk) -> Result<Vec<String>, Fault> {
+    let sight = Sight::of(disk)?;
+    let name = |text: &String| -> Option<String> {
+        let entry = crate::oci::json::parse(text.as_bytes()).ok()?;
+        let name = &entry["annotations"]["org.opencontainers.image.ref.name"];
+        name.as_str().map(str::to_owned)
+    };
+    let mut names: Vec<String> = sight.entries().iter().filter_map(name).collect();
+    names.sort();
+    Ok(names)
 }
 
 #[test]
-fn after_every_step_there_is_the_old_or_the_new() -> TestResult {
-    let mut states = 0;
-    for case in CASES {
-        for disk in [SimulatedDisk::default(), SimulatedDisk::plain()] {
-            let (tried, faults) = run(case, &disk)?;
-            assert!(
-                faults.is_empty(),
-                "{} faults, as {}",
-                faults.len(),
-                faults[0]
-            );
-            assert!(tried > 10, "{}: only {tried} states", case.name);
-            states += tried;
-        }
+fn the_changes_do_what_they_are_called() -> Result<(), Fault> {
+    for row in ROWS {
+        let disk = SimulatedDisk::default();
+        (row.prepare)(&disk)?;
+        disk.settle();
+        (row.operation)(&writer(&disk)).map_err(|error| format!("{}: {error:?}", row.name))?;
+        assert_eq!(names_of(&disk)?, row.after, "{}", row.name);
     }
-    assert!(states > 2_000, "only {states} states");
     Ok(())
 }
 
 #[test]
-fn what_was_answered_is_never_lost() -> TestResult {
-    for case in CASES {
-        for disk in [SimulatedDisk::default(), SimulatedDisk::plain()] {
-            (case.prepare)(&disk)?;
-            (case.operation)(&writer(&disk))?;
-            power_cuts(&disk, 1, |after, state| {
-                let found = refs_of(&after);
-                assert_eq!(found, Ok(expected(case.after)), "{}: {state}", case.name);
-            });
-        }
-    }
-    Ok(())
+fn after_every_step_there_is_the_old_or_the_new() -> Result<(), Fault> {
+    trial::assert_all_or_nothing("changes of a layout", &cases())
+}
+
+#[test]
+fn a_call_that_fails_changes_nothing() -> Result<(), Fault> {
+    trial::assert_failures_are_told(&cases())
 }
 
 /// The checks above can fail: without syncs they find what is wrong.
 #[test]
-fn a_disk_that_lies_is_found_out() -> TestResult {
-    for name in ["a ref to a new blob", "a ref moved"] {
-        let case = CASES.iter().find(|case| case.name == name);
-        let disk = SimulatedDisk::default();
-        disk.lie();
-        let (_, faults) = run(case.ok_or("there is such a case")?, &disk)?;
-        let damaged = |fault: &&String| fault.contains("damaged") || fault.contains("index:");
-        assert!(faults.iter().any(|fault| damaged(&fault)), "{name}: damage");
-        let missing = |fault: &&String| fault.contains("blob: ");
-        assert!(faults.iter().any(|fault| missing(&fault)), "{name}: a blob");
-    }
-    Ok(())
-}
-
-/// The error of any step reaches the caller as it is, the old or the new index stands,
-/// and a retry works.
-#[test]
-fn a_step_that_fails_changes_nothing_else() -> TestResult {
-    for errno in [libc::ENOSPC, libc::EIO, libc::EDQUOT, libc::EMFILE] {
-        for case in CASES {
-            for fresh in [SimulatedDisk::default(), SimulatedDisk::plain()] {
-                (case.prepare)(&fresh)?;
-                fresh.settle();
-                let old = refs_of(&fresh)?;
-                let mut told = BTreeSet::new();
-                for step in 0.. {
-                    let disk = fresh.duplicate();
-                    disk.expect(Trouble::Failure(step, errno));
-                    let result = (case.operation)(&writer(&disk));
-                    let row = format!("{}, step {step}, errno {errno}", case.name);
-                    if let Err(error) = &result {
-                        assert_eq!(errno_of(error), Some(errno), "{row}: {error:?}");
-                        told.insert(step);
-                    }
-                    if disk.steps() <= step {
-                        break;
-                    }
-                    disk.expect(Trouble::None);
-                    if let Err(fault) = check_reopened(&disk, case, &old) {
-                        panic!("{row}: {fault}");
-                    }
-                }
-                assert!(told.len() > 3, "{}: only {told:?} were told", case.name);
-            }
+fn a_disk_that_lies_is_found_out() -> Result<(), Fault> {
+    for case in cases() {
+        if ["a ref to a new blob", "a ref moved"].contains(&case.name.as_str()) {
+            trial::assert_lies_are_found(&case, &["damaged", "index:", "blob sha256"])?;
         }
     }
-    Ok(())
-}
-
-fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let own = error.downcast_ref::<std::io::Error>();
-    own.and_then(std::io::Error::raw_os_error)
-        .or_else(|| error.source().and_then(errno_of))
-}
-
-#[test]
-fn two_files_of_one_name_are_told_apart() -> TestResult {
-    // The simulation itself: what was not synced is lost, or not, each by itself.
-    let disk = SimulatedDisk::default();
-    let file = disk.create("a")?;
-    file.write_at(b"content", 0)?;
-    let mut seen = BTreeSet::new();
-    power_cuts(&disk, 0, |after, _| {
-        seen.insert(after.read("a").ok());
-    });
-    let states = [
-        None,
-        Some(vec![]),
-        Some(b"content".to_vec()),
-        Some(b"con".to_vec()),
-        Some(vec![0; 7]),
-    ];
-    assert_eq!(seen, BTreeSet::from(states));
-    disk::publish(&disk, &*file, disk::Publication::Rename("a"), "b")?;
-    assert_eq!(disk.after_power_cut(0, &[]).read("b")?, b"content");
     Ok(())
 }
 
@@ -465,18 +414,18 @@ fn what_somebody_else_writes_in_between_is_never_lost() -> TestResult {
                 return Ok(false);
             }
             let row = format!("missing: {is_missing}, written before step {at} of {steps}");
-            let refs = |disk: &SimulatedDisk| refs_of(disk).map_err(|error| error.to_string());
-            assert!(refs(&disk)?.contains_key("foreign"), "{row}");
+            let names = |disk: &SimulatedDisk| names_of(disk).map_err(|error| error.to_string());
+            let foreign = "foreign".to_owned();
+            assert!(names(&disk)?.contains(&foreign), "{row}");
             for failing in at..steps {
                 let disk = start();
                 disk.expect(Trouble::Failure(failing, libc::EIO));
                 let result = attempt(&disk);
                 disk.expect(Trouble::None);
-                let found = refs(&disk)?;
+                let found = names(&disk)?;
                 assert!(
-                    found.contains_key("foreign"),
-                    "{row}, {failing} fails: {result:?}, {:?}",
-                    found.keys()
+                    found.contains(&foreign),
+                    "{row}, {failing} fails: {result:?}, {found:?}"
                 );
             }
             Ok(true)

@@ -246,3 +246,6 @@ fn an_open_file(tree: &Arc<Tree>) -> Option<String> {
     let suspects = tree.suspects();
     suspects.iter().find(is_open).map(|inode| inode.path())
 }
+
+#[cfg(test)]
+mod tests;
