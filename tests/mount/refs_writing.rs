@@ -479,11 +479,19 @@ fn other_tools_write_meanwhile() {
         let copies = copying.join().expect("it ends");
         assert!(copies > 3, "only {copies} copies");
     });
-    let are_there = || {
+    let missing = || {
         let refs = sample.refs();
-        (0..REFS).all(|number| refs.contains_key(&format!("r{number}")))
+        let names = (0..REFS).map(|number| format!("r{number}"));
+        names
+            .filter(|name| !refs.contains_key(name))
+            .collect::<Vec<_>>()
     };
-    until("what was made is there", are_there);
+    let end = Instant::now() + Duration::from_secs(10);
+    while !missing().is_empty() {
+        let log = sample.mount.stderr();
+        assert!(Instant::now() < end, "{:?} are gone\n{log}", missing());
+        thread::sleep(Duration::from_millis(5));
+    }
     for name in ["r3", "r99"] {
         let image = format!("{to}:{name}");
         let output = run("umoci", &["rm", "--image", &image]);

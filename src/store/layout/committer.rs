@@ -299,12 +299,7 @@ impl Committer {
         if let Some(mut story) = held {
             let (found, before, wanted) = updated.answer;
             story.take_note(found, Some(&before));
-            let is_copied = story.marker != self.writer.marker();
-            let manner = if is_copied {
-                Manner::Copy
-            } else {
-                Manner::Other
-            };
+            let manner = story.manner_since(&updated.after, self.writer.marker().as_ref());
             story.record((&before, &wanted), &updated.after, manner);
             self.tell(&mut story, updated.after);
         }
@@ -334,11 +329,20 @@ impl Story {
     /// How `view` was written, going by the files.
     fn manner(&self, view: &View, marker: Option<&Identity>) -> Manner {
         let (before, after) = (self.newest.identity(), view.identity());
-        let is_in_place = (before.device, before.inode) == (after.device, after.inode);
+        match (before.device, before.inode) == (after.device, after.inode) {
+            true => self.manner_since(view, marker),
+            false => Manner::Other,
+        }
+    }
+
+    /// How `view` was written, if in place: also over what was made of the newest one, by
+    /// who has written `oci-layout` before that.
+    fn manner_since(&self, view: &View, marker: Option<&Identity>) -> Manner {
         let is_anew = marker.is_some_and(|marker| {
-            Some(marker) != self.marker.as_ref() || are_together(marker.mtime, after.mtime)
+            let is_other = Some(marker) != self.marker.as_ref();
+            is_other || are_together(marker.mtime, view.identity().mtime)
         });
-        match is_in_place && is_anew {
+        match is_anew {
             true => Manner::Copy,
             false => Manner::Other,
         }
