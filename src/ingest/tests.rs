@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::*;
 use crate::store::Verdicts;
 use crate::store::disk::simulated::SimulatedDisk;
-use crate::store::disk::simulated::trial::{self, Case, Fault, Sight};
+use crate::store::disk::simulated::sight::Sight;
+use crate::store::disk::simulated::trial::{self, Case, Fault};
 use samples::Sample;
 
 pub(crate) mod samples;
@@ -68,7 +69,7 @@ fn samples_are_what_they_are_called() -> TestResult {
 
 #[test]
 fn after_a_power_cut_there_is_all_or_nothing() -> TestResult {
-    trial::assert_all_or_nothing("imports", &cases(&samples::all()))
+    trial::assert_all_or_nothing("imports", &cases(&samples::all()), 4)
 }
 
 #[test]

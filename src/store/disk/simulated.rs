@@ -8,10 +8,11 @@
 //!
 //! [`states`] draws from what a power cut can leave; [`trial`] puts an operation to it.
 
+pub(crate) mod sight;
+mod state;
 pub(crate) mod states;
 pub(crate) mod trial;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -20,10 +21,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use self::state::{Directory, Ino, Node, State, errno, set};
 use super::{Disk, DiskFile, Status, parent};
-use crate::store::blob::Identity;
-
-type Ino = u64;
 
 /// What happens when the step with a certain number is about to be taken.
 #[derive(Debug, Clone, Copy)]
@@ -49,74 +48,9 @@ pub(crate) enum Unsynced {
     Torn(u64),
 }
 
-/// How large the pieces are of which some are kept: small, as the files of the tests are.
-const PIECE: usize = 16;
-
 /// A simulated disk; clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SimulatedDisk(Arc<Mutex<State>>);
-
-#[derive(Debug, Clone)]
-struct State {
-    files: BTreeMap<Ino, Content>,
-    directories: BTreeMap<String, Directory>,
-    locked: BTreeSet<Ino>,
-    next: Ino,
-    /// How many steps were taken.
-    steps: usize,
-    /// How many calls were made, the steps among them.
-    calls: usize,
-    trouble: Trouble,
-    /// What another program puts at a path when a step is about to be taken.
-    meddling: Option<(usize, String, Vec<u8>)>,
-    has_unnamed_files: bool,
-    has_exchange: bool,
-    /// Whether syncing does what it says: a test of the tests.
-    is_honest: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Content {
-    bytes: Vec<u8>,
-    synced: Vec<u8>,
-    is_synced: bool,
-    /// Whether a sync has failed: the kernel tells of lost bytes only once.
-    is_lost: bool,
-    mode: u32,
-    version: i64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Node {
-    File(Ino),
-    Directory,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Directory {
-    names: BTreeMap<String, Node>,
-    synced: BTreeMap<String, Node>,
-    /// The changes since the last sync: a name, and what it stands for then.
-    changes: Vec<(String, Option<Node>)>,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            files: BTreeMap::new(),
-            directories: BTreeMap::from([(".".to_owned(), Directory::default())]),
-            locked: BTreeSet::new(),
-            next: 1,
-            steps: 0,
-            calls: 0,
-            trouble: Trouble::None,
-            meddling: None,
-            has_unnamed_files: true,
-            has_exchange: true,
-            is_honest: true,
-        }
-    }
-}
 
 impl SimulatedDisk {
     /// A disk that has neither unnamed files nor exchanges of names, as some have not.
@@ -283,157 +217,6 @@ impl SimulatedDisk {
             _ => take(&mut state),
         }
     }
-}
-
-impl Content {
-    fn lose(&mut self, unsynced: Unsynced) {
-        match unsynced {
-            Unsynced::Lost => self.bytes.clone_from(&self.synced),
-            Unsynced::Kept => {}
-            Unsynced::Half => self.bytes.truncate(self.bytes.len() / 2),
-            Unsynced::Zeros => self.bytes.fill(0),
-            Unsynced::Torn(kept) => self.tear(kept),
-        }
-        self.synced.clone_from(&self.bytes);
-        (self.is_synced, self.is_lost) = (true, false);
-        self.version += 1;
-    }
-
-    fn tear(&mut self, kept: u64) {
-        let old = self.synced.iter().copied().chain(std::iter::repeat(0));
-        for (at, (byte, old)) in self.bytes.iter_mut().zip(old).enumerate() {
-            if kept & (1 << (at / PIECE % 64)) == 0 {
-                *byte = old;
-            }
-        }
-    }
-
-    fn sync(&mut self) {
-        if !self.is_lost {
-            self.synced.clone_from(&self.bytes);
-            self.is_synced = true;
-        }
-    }
-}
-
-impl State {
-    /// Counts a call, which may be the one that fails.
-    fn call(&mut self) -> io::Result<()> {
-        let call = self.calls;
-        self.calls += 1;
-        match self.trouble {
-            Trouble::FailedCall(at, errno) if call == at => {
-                Err(io::Error::from_raw_os_error(errno))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn unsynced(&self) -> Vec<Ino> {
-        let unsynced = self.files.iter().filter(|(_, file)| !file.is_synced);
-        unsynced.map(|(ino, _)| *ino).collect()
-    }
-
-    fn new_file(&mut self) -> Ino {
-        let ino = self.next;
-        self.next += 1;
-        let content = Content {
-            bytes: Vec::new(),
-            synced: Vec::new(),
-            is_synced: false,
-            is_lost: false,
-            mode: 0o644,
-            version: 0,
-        };
-        self.files.insert(ino, content);
-        ino
-    }
-
-    fn file(&mut self, ino: Ino) -> &mut Content {
-        self.files.get_mut(&ino).expect("an open file is kept")
-    }
-
-    fn node(&self, path: &str) -> io::Result<Node> {
-        if path == "." {
-            return Ok(Node::Directory);
-        }
-        let directory = self.directories.get(parent(path));
-        let node = directory.and_then(|directory| directory.names.get(name(path)));
-        node.copied().ok_or_else(|| errno(libc::ENOENT))
-    }
-
-    fn set(&mut self, path: &str, node: Option<Node>) -> io::Result<()> {
-        let directory = self.directories.get_mut(parent(path));
-        let directory = directory.ok_or_else(|| errno(libc::ENOENT))?;
-        set(&mut directory.names, name(path), node);
-        directory.changes.push((name(path).to_owned(), node));
-        Ok(())
-    }
-
-    fn add(&mut self, path: &str, node: Node) -> io::Result<()> {
-        match self.node(path) {
-            Ok(_) => Err(errno(libc::EEXIST)),
-            Err(_) => self.set(path, Some(node)),
-        }
-    }
-
-    fn status(&self, node: Node) -> Status {
-        let (inode, content) = match node {
-            Node::File(ino) => (ino, self.files.get(&ino)),
-            Node::Directory => (0, None),
-        };
-        Status {
-            identity: Identity {
-                device: 1,
-                inode,
-                size: content.map_or(0, |content| content.bytes.len() as u64),
-                mtime: (content.map_or(0, |content| content.version), 0),
-                ctime: (0, 0),
-            },
-            is_file: content.is_some(),
-            owner: (0, 0),
-            mode: content.map_or(0o755, |content| content.mode),
-        }
-    }
-
-    /// Directories whose own name was lost are gone with all that is in them.
-    fn forget_unreachable(&mut self) {
-        let lost: Vec<String> = self
-            .directories
-            .keys()
-            .filter(|path| {
-                let mut above = path.as_str();
-                loop {
-                    if self.node(above).is_err() {
-                        return true;
-                    }
-                    if above == "." {
-                        return false;
-                    }
-                    above = parent(above);
-                }
-            })
-            .cloned()
-            .collect();
-        for path in lost {
-            self.directories.remove(&path);
-        }
-    }
-}
-
-fn set(names: &mut BTreeMap<String, Node>, name: &str, node: Option<Node>) {
-    match node {
-        Some(node) => drop(names.insert(name.to_owned(), node)),
-        None => drop(names.remove(name)),
-    }
-}
-
-fn errno(errno: i32) -> io::Error {
-    io::Error::from_raw_os_error(errno)
-}
-
-fn name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 impl Disk for SimulatedDisk {

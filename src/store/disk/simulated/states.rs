@@ -110,13 +110,13 @@ mod tests {
     fn a_large_file_is_torn_in_pieces() -> std::io::Result<()> {
         let disk = SimulatedDisk::default();
         let file = disk.create("a")?;
-        file.write_at(&[1; 64], 0)?;
+        file.write_at(&[1; 32], 0)?;
         disk.settle();
-        file.write_at(&[2; 64], 0)?;
+        file.write_at(&[2; 32], 0)?;
         let torn = disk
             .after_power_cut(0, &[Unsynced::Torn(0b0110)])
             .read("a")?;
-        assert_eq!(torn, [[1; 16], [2; 16], [2; 16], [1; 16]].concat());
+        assert_eq!(torn, [[1; 8], [2; 8], [2; 8], [1; 8]].concat());
         Ok(())
     }
 

@@ -1,15 +1,17 @@
 //! Every kind of change to a layout is put to the trial: the power is cut after every step
 //! of it, and every call fails once.
 
+mod foreign;
+
 use std::sync::Arc;
 
-use super::TestResult;
 use crate::oci::{Digest, RefName};
 use crate::store::Verdicts;
 use crate::store::View;
 use crate::store::disk::Disk;
-use crate::store::disk::simulated::trial::{self, Again, Case, Fault, Sight};
-use crate::store::disk::simulated::{SimulatedDisk, Trouble};
+use crate::store::disk::simulated::SimulatedDisk;
+use crate::store::disk::simulated::sight::Sight;
+use crate::store::disk::simulated::trial::{self, Again, Case, Fault};
 use crate::store::layout;
 use crate::store::layout::index::draft::Draft;
 use crate::store::layout::index::update::Basis;
@@ -359,7 +361,7 @@ fn the_changes_do_what_they_are_called() -> Result<(), Fault> {
 
 #[test]
 fn after_every_step_there_is_the_old_or_the_new() -> Result<(), Fault> {
-    trial::assert_all_or_nothing("changes of a layout", &cases())
+    trial::assert_all_or_nothing("changes of a layout", &cases(), 4)
 }
 
 #[test]
@@ -374,75 +376,6 @@ fn a_disk_that_lies_is_found_out() -> Result<(), Fault> {
         if ["a ref to a new blob", "a ref moved"].contains(&case.name.as_str()) {
             trial::assert_lies_are_found(&case, &["damaged", "index:", "blob sha256"])?;
         }
-    }
-    Ok(())
-}
-
-/// An index that another program writes before any step of ours is never lost, also where
-/// a later step fails.
-#[test]
-fn what_somebody_else_writes_in_between_is_never_lost() -> TestResult {
-    let foreign = |entries: &[String]| {
-        let entries = entries.join(",");
-        format!(r#"{{"schemaVersion":2,"manifests":[{entries}]}}"#)
-    };
-    let with_old_too = foreign(&[refs_entry("old", OLD), refs_entry("foreign", OLD)]);
-    for is_missing in [false, true] {
-        let fresh = SimulatedDisk::default();
-        with_old(&fresh)?;
-        let view = writer(&fresh).read_index()?;
-        if is_missing {
-            fresh.unlink("index.json")?;
-        }
-        let attempt = |disk: &SimulatedDisk| {
-            let writer = writer(disk);
-            let blob = writer.store(NEW)?;
-            publish_from(&writer, "new", &blob, Some(&view))
-        };
-        // What fails is tried again after a pause, so most of the time is waiting.
-        let rows = |at: usize| -> Result<bool, String> {
-            let start = || {
-                let disk = fresh.duplicate();
-                disk.meddle(at, "index.json", with_old_too.as_bytes());
-                disk
-            };
-            let disk = start();
-            disk.expect(Trouble::None);
-            attempt(&disk).map_err(|error| error.to_string())?;
-            let steps = disk.steps();
-            if steps <= at {
-                return Ok(false);
-            }
-            let row = format!("missing: {is_missing}, written before step {at} of {steps}");
-            let names = |disk: &SimulatedDisk| names_of(disk).map_err(|error| error.to_string());
-            let foreign = "foreign".to_owned();
-            assert!(names(&disk)?.contains(&foreign), "{row}");
-            for failing in at..steps {
-                let disk = start();
-                disk.expect(Trouble::Failure(failing, libc::EIO));
-                let result = attempt(&disk);
-                disk.expect(Trouble::None);
-                let found = names(&disk)?;
-                assert!(
-                    found.contains(&foreign),
-                    "{row}, {failing} fails: {result:?}, {found:?}"
-                );
-            }
-            Ok(true)
-        };
-        let plain = fresh.duplicate();
-        attempt(&plain)?;
-        let most = plain.steps() * 2;
-        let meddled = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..most).map(|at| scope.spawn(move || rows(at))).collect();
-            let rows = threads
-                .into_iter()
-                .map(|thread| thread.join().expect("no panic"));
-            rows.collect::<Result<Vec<bool>, String>>()
-        })?;
-        assert_eq!(meddled.last(), Some(&false), "all steps are tried");
-        let meddled = meddled.into_iter().filter(|is| *is).count();
-        assert!(meddled > 10, "only {meddled} steps");
     }
     Ok(())
 }

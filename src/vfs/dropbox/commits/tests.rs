@@ -71,7 +71,7 @@ fn cases(samples: &[Sample]) -> Vec<Case<'_>> {
 
 #[test]
 fn after_a_power_cut_there_is_all_or_nothing() -> Result<(), Fault> {
-    trial::assert_all_or_nothing("drops", &cases(&samples::all()))
+    trial::assert_all_or_nothing("drops", &cases(&samples::all()), 4)
 }
 
 #[test]

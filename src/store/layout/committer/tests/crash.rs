@@ -146,7 +146,7 @@ fn cases() -> Vec<Case<'static>> {
 
 #[test]
 fn after_a_power_cut_there_is_all_or_nothing() -> Result<(), Fault> {
-    trial::assert_all_or_nothing("commits", &cases())
+    trial::assert_all_or_nothing("commits", &cases(), 4)
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn cases() -> [Case<'static>; 2] {
 
 #[test]
 fn after_a_power_cut_there_is_all_or_nothing() -> Result<(), Fault> {
-    trial::assert_all_or_nothing("sessions", &cases())
+    trial::assert_all_or_nothing("sessions", &cases(), 40)
 }
 
 #[test]
