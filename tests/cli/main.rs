@@ -11,6 +11,7 @@ mod cache;
 mod commit;
 mod demo;
 mod export;
+mod failing;
 mod file_trees;
 mod import;
 mod index;

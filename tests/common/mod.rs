@@ -25,6 +25,7 @@
     reason = "a module that each test binary includes and uses a part of"
 )]
 
+mod ext4;
 mod extract;
 mod fingerprint;
 mod header;
@@ -41,6 +42,7 @@ mod tool;
 mod tree;
 mod verify;
 
+pub use ext4::Ext4;
 pub use extract::{Event, Extracted, Refusal, Whiteouts, hidden_by, join};
 pub use fingerprint::Fingerprint;
 pub use header::{TarHeader, extension, pax, pax_record, sum_block};

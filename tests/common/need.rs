@@ -9,6 +9,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+/// What makes loop devices.
+const LOOP_CONTROL: &str = "/dev/loop-control";
+
 /// Something that not every machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -16,6 +19,8 @@ pub enum Need {
     Fuse,
     /// To be root.
     Root,
+    /// Loop devices, and so file systems in files.
+    LoopDevice,
     /// A command.
     Tool(&'static str),
     /// The image of `scripts/real-image`, built or possible to build.
@@ -30,6 +35,11 @@ impl Need {
                 .write(true)
                 .open("/dev/fuse")
                 .is_ok(),
+            Self::LoopDevice => OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(LOOP_CONTROL)
+                .is_ok(),
             Self::Root => rustix::process::geteuid().is_root(),
             Self::Tool(name) => is_command(name),
             Self::RealImage => is_real_image_built() || can_build_real_image(),
@@ -37,14 +47,19 @@ impl Need {
     }
 
     /// Whether the machine could have it: tools can be installed and CI runs as root,
-    /// but a kernel without FUSE stays without.
+    /// but a kernel without FUSE or loop devices stays without.
     fn could_be_there(self) -> bool {
-        self != Self::Fuse || Path::new("/dev/fuse").exists()
+        match self {
+            Self::Fuse => Path::new("/dev/fuse").exists(),
+            Self::LoopDevice => Path::new(LOOP_CONTROL).exists(),
+            Self::Root | Self::Tool(_) | Self::RealImage => true,
+        }
     }
 
     fn missing(self) -> String {
         match self {
             Self::Fuse => "/dev/fuse cannot be opened".to_owned(),
+            Self::LoopDevice => format!("{LOOP_CONTROL} cannot be opened"),
             Self::Root => "not root".to_owned(),
             Self::Tool(name) => format!("no command {name}"),
             Self::RealImage => "scripts/real-image was not run, and cannot be run".to_owned(),

@@ -1,9 +1,11 @@
-//! The daemon is killed at random moments while others write: nothing that was
-//! acknowledged is lost, and the next start leaves no rubbish.
+//! The daemon is killed at random moments while others write: drops, sessions that are
+//! renamed or published by `ocifs commit`, and refs that are made, renamed and removed.
+//! Nothing that was acknowledged is lost, what was not can be tried again, and the next
+//! start leaves no rubbish.
 //!
 //! Some dozen times by default; `OCIFS_KILLS=500` kills it that often.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,44 +15,129 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::{Need, Random, TestLayout, TestMount, has, verify_layout};
+use crate::common::{
+    MountOptions, Need, Random, TestLayout, TestMount, has, run_ok, verify_layout,
+};
+use crate::patience::until;
 
 /// How often it is killed where nothing says how often.
 const KILLS: u64 = 50;
 
-/// The writers at a time.
-const WRITERS: u64 = 4;
-
 /// How long after the start of the writers it is killed at the latest, in milliseconds.
-const LATEST: u64 = 150;
+const LATEST: u64 = 200;
 
-/// Drops one small file after another until that fails, and prints the name of each that
-/// was taken.
-const DROP: &str = r#"number=0
-while echo "$prefix-$number" >"$file" && cp "$file" "$mnt/incoming/$prefix-$number"; do
-    echo "$prefix-$number"
-    number=$((number + 1))
-done 2>/dev/null"#;
+const AT_ALL: Duration = Duration::from_secs(10);
 
-fn start(mount: &Path, scratch: &Path, prefix: &str) -> Child {
+/// What all writers begin with. A line `KEY WISH...` says that one of the wishes must have
+/// come true: `+NAME` that there is this ref, `-NAME` that there is not. Of several lines
+/// with one key the last counts.
+const BEGIN: &str = r#"
+exec 2>/dev/null
+number=0
+name=$prefix-$number
+next() { number=$((number + 1)); name=$prefix-$number; }
+session() { mkdir "$mnt/incoming/$name" && cd "$mnt/incoming/$name"; }
+"#;
+
+/// Makes an artifact in a layout, and leaves it.
+const FILL_LAYOUT: &str = r#"
+add() { sum=$(printf %s "$1" | sha256sum) && sum=${sum%% *} && printf %s "$1" >"blobs/sha256/$sum"; }
+pointer() { printf '{"mediaType":"%s","digest":"sha256:%s","size":%s}' "$1" "$sum" "${#2}"; }
+fill() {
+    mkdir -p blobs/sha256 && add "content of $name" || return
+    blob=$(pointer application/octet-stream "content of $name")
+    manifest="{\"schemaVersion\":2,\"mediaType\":\"$type\",\"config\":$blob,\"layers\":[$blob]}"
+    add "$manifest" || return
+    printf '{"schemaVersion":2,"manifests":[%s]}' "$(pointer $type "$manifest")" >index.json &&
+        printf '{"imageLayoutVersion":"1.0.0"}' >oci-layout && cd /
+}
+type=application/vnd.oci.image.manifest.v1+json
+"#;
+
+/// One writer after the other of these: each does the same again and again until that
+/// fails, and prints what was acknowledged.
+const WRITERS: &[&[&str]] = &[
+    &[
+        BEGIN,
+        r#"while echo "$name" >"$file" && cp "$file" "$mnt/incoming/$name"; do
+            echo "$name +$name"; next
+        done"#,
+    ],
+    &[
+        BEGIN,
+        r#"while session && echo "$name" >file && cd / && mv -T "$mnt/incoming/$name" "$mnt/$name"; do
+            echo "$name +$name"; next
+        done"#,
+    ],
+    &[
+        BEGIN,
+        FILL_LAYOUT,
+        r#"while session && fill && mv -T "$mnt/incoming/$name" "$mnt/$name"; do
+            echo "$name +$name"; next
+        done"#,
+    ],
+    &[
+        BEGIN,
+        FILL_LAYOUT,
+        r#"while session && fill && "$ocifs" commit "$mnt" "$name"; do
+            echo "$name +$name"; next
+        done"#,
+    ],
+    &[
+        BEGIN,
+        r#"while ln -s base "$mnt/$name"; do
+            echo "$name +$name"
+            echo "$name +$name +$name-moved"; mv -T "$mnt/$name" "$mnt/$name-moved" || break
+            echo "$name +$name-moved"
+            if [ $((number % 2)) = 0 ]; then
+                echo "$name +$name-moved -$name-moved"; rmdir "$mnt/$name-moved" || break
+                echo "$name -$name-moved"
+            fi
+            next
+        done"#,
+    ],
+];
+
+/// What must be there, by the keys of the writers.
+type Wishes = BTreeMap<String, Vec<String>>;
+
+fn start(script: &[&str], mount: &Path, scratch: &Path, prefix: &str) -> Child {
     Command::new("bash")
-        .args(["-c", DROP])
+        .args(["-c", &script.concat()])
         .env("mnt", mount)
         .env("file", scratch.join(prefix))
         .env("prefix", prefix)
+        .env("ocifs", env!("CARGO_BIN_EXE_ocifs"))
         .stdout(Stdio::piped())
         .spawn()
         .expect("bash can be started")
 }
 
-fn acknowledged(writers: Vec<Child>) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
+/// What the writers have said.
+fn acknowledged(writers: Vec<Child>) -> Wishes {
+    let mut wishes = Wishes::new();
     for writer in writers {
         let output = writer.wait_with_output().expect("it was started");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        names.extend(text.lines().map(str::to_owned));
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let mut words = line.split(' ').map(str::to_owned);
+            let key = words.next().expect("a line has a word");
+            wishes.insert(key, words.collect());
+        }
     }
-    names
+    wishes
+}
+
+/// Those of which nothing has come true.
+fn lost<'a>(wishes: &'a Wishes, layout: &TestLayout) -> Vec<&'a String> {
+    let names = names(layout);
+    let is_true = |wish: &String| match wish.split_at(1) {
+        ("+", name) => names.contains(name),
+        (_, name) => !names.contains(name),
+    };
+    let lost = wishes
+        .iter()
+        .filter(|(_, wishes)| !wishes.iter().any(is_true));
+    lost.map(|(key, _)| key).collect()
 }
 
 fn names(layout: &TestLayout) -> BTreeSet<String> {
@@ -59,6 +146,28 @@ fn names(layout: &TestLayout) -> BTreeSet<String> {
         name.as_str().map(str::to_owned)
     };
     layout.entries().iter().filter_map(name).collect()
+}
+
+fn mount(layout: &TestLayout) -> TestMount {
+    let options = MountOptions::new(layout.path()).arg("--allow-delete");
+    options.start()
+}
+
+/// Publishes what is left in the drop box: each session can be, also where that was done
+/// already when the daemon was killed. How many those were.
+fn publish_the_rest(mount: &TestMount) -> usize {
+    let mut names = crate::sample::names(&mount.join("incoming"));
+    names.retain(|name| name != "blobs");
+    for name in &names {
+        let (from, to) = (mount.join("incoming").join(name), mount.join(name));
+        run_ok("mv", &["-T".as_ref(), from.as_os_str(), to.as_os_str()]);
+    }
+    names.len()
+}
+
+/// Whether a directory has nothing in it, or is not there.
+fn is_empty(path: &Path) -> bool {
+    fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
 }
 
 #[test]
@@ -72,26 +181,48 @@ fn what_was_acknowledged_outlives_the_daemon() {
         TestLayout::new(),
         tempfile::tempdir().expect("it can be made"),
     );
-    let (mut random, mut all) = (Random::new(), BTreeSet::new());
+    let first = mount(&layout);
+    fs::write(first.join("incoming/base"), "something to link to").expect("it is taken");
+    first.unmount();
+    let (mut random, mut all, mut left) = (Random::new(), Wishes::new(), 0);
     for round in 0..kills {
-        let mount = TestMount::start(layout.path());
-        let writer = |number| start(mount.path(), scratch.path(), &format!("r{round}-{number}"));
-        let writers: Vec<Child> = (0..WRITERS).map(writer).collect();
+        let mount = mount(&layout);
+        left += publish_the_rest(&mount);
+        let writers = WRITERS.iter().enumerate().map(|(number, script)| {
+            let prefix = format!("r{round}-{number}");
+            start(script, mount.path(), scratch.path(), &prefix)
+        });
+        let writers: Vec<Child> = writers.collect();
         thread::sleep(Duration::from_millis(random.within(0..LATEST)));
         let pid = i32::try_from(mount.pid()).ok().and_then(Pid::from_raw);
         kill_process(pid.expect("it has a number"), Signal::KILL).expect("the daemon runs");
+        // A thread of it may be in the kernel, for good: it tells of a name in a directory
+        // that is locked for a rename, which nobody will answer any more.
+        let (force, mounted) = ("--force".as_ref(), mount.path().as_os_str());
+        let unmount = "unmount".as_ref();
+        run_ok(env!("CARGO_BIN_EXE_ocifs"), &[unmount, force, mounted]);
         all.extend(acknowledged(writers));
         drop(mount);
-        let present = names(&layout);
-        let lost: Vec<&String> = all.difference(&present).collect();
+        let lost = lost(&all, &layout);
         assert!(lost.is_empty(), "lost in round {round}: {lost:?}");
     }
-    assert!(!all.is_empty(), "nothing was ever acknowledged");
+    for number in 0..WRITERS.len() {
+        let is_its = |key: &&String| key.contains(&format!("-{number}-"));
+        let count = all.keys().filter(is_its).count();
+        assert!(count > 0, "writer {number} was never acknowledged anything");
+    }
+    assert!(left > 0, "the daemon was never killed over a session");
     verify_layout(layout.path());
-    let mount = TestMount::start(layout.path());
-    let left = fs::read_dir(layout.path().join(".ocifs/tmp"));
-    let left: Vec<_> = left.into_iter().flatten().flatten().collect();
-    assert!(left.is_empty(), "rubbish: {left:?}");
+    let mount = mount(&layout);
+    publish_the_rest(&mount);
+    let private = layout.path().join(".ocifs");
+    until(AT_ALL, "there is no rubbish", || {
+        let rooms = ["tmp", "sessions", "published"].iter();
+        rooms
+            .map(|room| private.join(room))
+            .all(|room| is_empty(&room))
+    });
     assert!(!layout.path().join("index.json.lock").exists());
+    verify_layout(layout.path());
     assert!(mount.unmount().success());
 }

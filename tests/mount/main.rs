@@ -14,6 +14,7 @@ mod drop_tools;
 mod drops;
 mod engines;
 mod export;
+mod failing_disk;
 mod file_trees;
 mod hostile_blob;
 mod hostile_layout;

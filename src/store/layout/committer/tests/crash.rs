@@ -134,10 +134,9 @@ fn cases() -> Vec<Case<'static>> {
         draft_change("setfattr", |draft| {
             refs::annotate(draft, "one", "key", Some("value"))
         }),
-        healing(
-            "a stale write is healed when it is seen",
-            Committer::observe,
-        ),
+        healing("a stale write is healed when it is seen", |committer| {
+            committer.observe().map(drop)
+        }),
         healing("a stale write is healed by the next commit", |committer| {
             publish(committer, "new")
         }),

@@ -11,16 +11,17 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::ingest::tests::samples;
-use crate::oci::media_type::LayerCompression;
 use crate::store::disk::simulated::SimulatedDisk;
 use crate::store::disk::simulated::trial::{self, Attempt, Case, Fault};
 use crate::store::layout::refs::Collision;
 use crate::store::layout::{self, Committer};
 use crate::store::{Layout, LayoutWriter, Verdicts};
-use crate::vfs::dropbox::session::SessionsOptions;
+use crate::vfs::dropbox::session::{SessionLimits, SessionsOptions};
 use crate::vfs::writable::Caller;
 
 const JOB: &[u8] = b"job";
+
+const COMPRESSION: LayerCompression = LayerCompression::Gzip;
 
 /// A session, and the layout that has its files.
 struct Bench {
@@ -45,7 +46,8 @@ impl Bench {
         let committer = Arc::new(Committer::new(writer, first, Box::new(|_| {})));
         let options = SessionsOptions {
             collision: Collision::Refuse,
-            compression: LayerCompression::Gzip,
+            compression: COMPRESSION,
+            limits: SessionLimits::default(),
         };
         let sessions = Sessions::open(layout, committer, verdicts, options)?;
         let caller = Caller {
@@ -66,7 +68,7 @@ impl Bench {
 
     fn publish(&mut self) -> Result<(), Error> {
         if !self.is_published {
-            let ready = self.sessions.prepare(&self.tree, &self.name)?;
+            let ready = self.sessions.prepare(&self.tree, &self.name, COMPRESSION)?;
             self.sessions.bring_in(ready)?;
             self.is_published = true;
         }
