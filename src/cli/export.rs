@@ -215,9 +215,8 @@ fn write_file(source: &Source, plan: &Plan, path: &Path, stop: &AtomicBool) -> a
     file.persist(&place)
         .map_err(|error| error.error)
         .with_context(shown)?;
-    Ok(File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .with_context(shown)?)
+    let directory = File::open(directory).and_then(|directory| directory.sync_all());
+    directory.with_context(shown)
 }
 
 /// A file that goes if it is not kept, with the mode of any new file.
@@ -246,11 +245,13 @@ fn write(
     if stop.load(Ordering::Relaxed) {
         return Err(Refusal::failure("interrupted; nothing was exported"));
     }
-    Ok(copied.map_err(|error| match error {
+    copied.map_err(|error| match error {
         // The system's own words are kept.
-        export::Error::Write(source) => anyhow::Error::from(source),
+        export::Error::Write(source) => {
+            anyhow::Error::from(source).context("cannot write the archive")
+        }
         other => vfs::Error::from(other).into(),
-    })?)
+    })
 }
 
 /// Passes bytes on, shows how many, and ends when it is told to.
