@@ -430,7 +430,7 @@ fn a_blob_overwritten_while_the_archive_is_open() {
 #[test]
 fn hashing_hinders_nobody_else() {
     // More of them than threads that answer the kernel.
-    const SIZE: u64 = 512 << 20;
+    const SIZE: u64 = 64 << 20;
     const READERS: usize = 12;
     if !has("hashing_hinders_nobody_else", &[Need::Fuse]) {
         return;
