@@ -54,7 +54,8 @@ impl Sample {
 /// All of them.
 pub(crate) fn all() -> Vec<Sample> {
     let images = [image("one", &[1; 100]), image("two", &[2; 100])];
-    let with_manifest = |image: &Image| [&image.blobs[..], &[image.manifest.clone()]].concat();
+    let with_manifest =
+        |image: &Image| [&image.blobs[..], std::slice::from_ref(&image.manifest)].concat();
     let needed = images.iter().flat_map(with_manifest).collect();
     let mut blob = Sample::of(Kind::Blob, "raw", b"anything at all".to_vec(), 0);
     blob.name = Name::of_blob(b"raw");

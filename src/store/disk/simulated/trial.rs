@@ -21,6 +21,9 @@ pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 /// One try of an operation, which can be repeated on the disk that it was begun on.
 pub(crate) type Attempt<'a> = Box<dyn FnMut() -> Result<(), Fault> + 'a>;
 
+/// What is done with a disk.
+type Step<'a, T> = Box<dyn Fn(&SimulatedDisk) -> Result<T, Fault> + 'a>;
+
 /// How many states are looked at where nothing says how many.
 const STATES: usize = 2_000;
 
@@ -31,9 +34,9 @@ const STATES_PER_STEP: usize = 4;
 pub(crate) struct Case<'a> {
     pub(crate) name: String,
     /// Makes what it begins with.
-    pub(crate) prepare: Box<dyn Fn(&SimulatedDisk) -> Result<(), Fault> + 'a>,
+    pub(crate) prepare: Step<'a, ()>,
     /// Begins it as a new process would.
-    pub(crate) begin: Box<dyn Fn(&SimulatedDisk) -> Result<Attempt<'a>, Fault> + 'a>,
+    pub(crate) begin: Step<'a, Attempt<'a>>,
     pub(crate) again: Again,
 }
 

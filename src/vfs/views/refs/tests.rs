@@ -229,7 +229,8 @@ fn view(draft: &Draft) -> Arc<View> {
 
 #[test]
 fn what_is_made_of_the_snapshot_before() -> TestResult {
-    let rows: [(&str, &[(&str, &str)], bool); 6] = [
+    type Annotations = &'static [(&'static str, &'static str)];
+    let rows: [(&str, Annotations, bool); 6] = [
         ("a new name", &[(REF, "new")], true),
         ("below a name", &[(REF, "a/b/c")], true),
         ("no name", &[], true),
