@@ -144,8 +144,8 @@ fn a_drop_for_which_there_is_no_room() {
     }
     let full = Full::new();
     let source = full.source(4 * MIB);
-    // Too little for the bytes, and too little for the index alone.
-    for (free, file) in [(2 * MIB, &source), (0, &full.source(100))] {
+    // Too little for all of the bytes, and too little for any.
+    for (free, file) in [(2 * MIB, &source), (0, &full.source(MIB / 4))] {
         full.fill(free);
         let place = full.place("large");
         full.refused("cp", Command::new("cp").arg(file).arg(&place));
@@ -171,7 +171,7 @@ fn an_import_for_which_there_is_no_room() {
         command.args(["--name", "large"]);
         command
     };
-    for (free, file) in [(2 * MIB, &source), (0, &full.source(100))] {
+    for (free, file) in [(2 * MIB, &source), (0, &full.source(MIB / 4))] {
         full.fill(free);
         full.refused("import", &mut import(file));
         full.make_room();

@@ -109,6 +109,14 @@ pub struct Sessions {
     over: AtomicU64,
 }
 
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        for tree in self.trees.get_mut().values() {
+            tree.clear_suspects();
+        }
+    }
+}
+
 impl Sessions {
     /// The sessions that there are in `layout`, as far as nobody else shows them.
     ///

@@ -418,6 +418,13 @@ impl Tree {
         self.suspects.lock().contains_key(&inode.number())
     }
 
+    /// Lets go of all files that may still be mapped, each of which holds the tree: nobody
+    /// will publish it any more.
+    pub(super) fn clear_suspects(&self) {
+        let suspects = std::mem::take(&mut *self.suspects.lock());
+        drop(suspects);
+    }
+
     pub(super) fn clear_suspect(&self, number: u64) {
         let former = self.suspects.lock().remove(&number);
         drop(former);
