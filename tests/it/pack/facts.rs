@@ -176,26 +176,15 @@ fn xattrs(directory: &OwnedFd, name: &CString) -> TestResult<BTreeMap<Vec<u8>, V
     Ok(xattrs)
 }
 
-/// Holes that are shorter than a block count as data: they are not worth one, and who
-/// writes the file again may fill them.
 fn data(file: &File, size: u64) -> TestResult<Vec<(u64, u64)>> {
-    const BLOCK: u64 = 4096;
-    let (mut data, mut at): (Vec<(u64, u64)>, u64) = (Vec::new(), 0);
+    let (mut data, mut at) = (Vec::new(), 0);
     while at < size {
         let start = match seek(file, SeekFrom::Data(at)) {
             Err(Errno::NXIO) => break,
             other => other?,
         };
         at = seek(file, SeekFrom::Hole(start))?;
-        match data.last_mut() {
-            Some((_, end)) if start - *end < BLOCK => *end = at,
-            _ => data.push((start, at)),
-        }
-    }
-    if let Some((_, end)) = data.last_mut()
-        && size.saturating_sub(*end) < BLOCK
-    {
-        *end = size;
+        data.push((start, at));
     }
     Ok(data)
 }
