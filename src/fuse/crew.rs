@@ -3,9 +3,7 @@
 //! Who looks at files one by one has one request under way, or two, since closing does not
 //! wait. The kernel gives each to the thread that has slept longest, so that eight of them
 //! would take turns at what one can do. Waking a thread is most of what a request costs;
-//! one that comes back to a request that waits need not be woken. (Beside eight threads on
-//! two processors, a walk over known directories takes half as long, and opening known
-//! files between half and a third.)
+//! one that comes back to a request that waits need not be woken.
 //!
 //! ```text
 //!            take                    leave
