@@ -9,14 +9,12 @@ use ocifs::vfs::dropbox::session::{SessionLimits, Sessions, SessionsOptions};
 use ocifs::vfs::dropbox::{Commits, DropBox, DropBoxOptions, Limits};
 
 use super::mount::Arguments;
-use super::shown::Shown;
 use super::source::Source;
 
 /// Puts a drop box into the root of what is going to be mounted.
 pub(crate) fn place(
     source: &Source,
     committer: &Arc<Committer>,
-    shown: &Arc<Shown>,
     collision: Collision,
     arguments: &Arguments,
 ) -> Arc<DropBox> {
@@ -27,11 +25,7 @@ pub(crate) fn place(
         mode: if arguments.allow_other { 0o1777 } else { 0o755 },
         limits: Limits::default(),
     };
-    let settle = {
-        let shown = shown.clone();
-        Box::new(move || shown.settle())
-    };
-    let commits = Commits::new(committer.clone(), ingest, collision, settle);
+    let commits = Commits::new(committer.clone(), ingest, collision);
     let sessions = sessions(source, committer, collision, arguments);
     let drop_box = DropBox::new(commits, sessions, options);
     let reporter = drop_box.clone();

@@ -178,7 +178,7 @@ fn serve(
             is_writable: !arguments.read_only,
         }),
     )?;
-    let (shown, notices) = Shown::new(&source);
+    let shown = Shown::new(&source);
     let collision = match arguments.allow_delete {
         true => Collision::Replace,
         false => Collision::Refuse,
@@ -189,7 +189,7 @@ fn serve(
     };
     let drop_box = committer
         .as_ref()
-        .map(|committer| drop_box::place(&source, committer, &shown, collision, arguments));
+        .map(|committer| drop_box::place(&source, committer, collision, arguments));
     let options = MountOptions {
         source: arguments.source.to_string_lossy().into_owned(),
         allow_other: arguments.allow_other,
@@ -209,10 +209,8 @@ fn serve(
         committer: committer.as_ref(),
         drop_box: drop_box.as_deref(),
     };
-    let ended = notices
-        .tell(mount.notifier())
-        .and_then(|()| daemon.attend(arguments, signals, &outlet));
-    let result = match ended {
+    shown.tell(mount.notifier());
+    let result = match daemon.attend(arguments, signals, &outlet) {
         Ok(Ended::FromOutside(Ok(()))) => Ok(()),
         Ok(Ended::FromOutside(Err(error))) => daemon.end().and(Err(error)),
         Ok(Ended::BySignal) => daemon.end(),

@@ -28,16 +28,11 @@ pub(crate) fn accept(
         Box::new(move |view| shown.show(view))
     };
     let committer = Arc::new(Committer::new(writer, view, observer));
-    let forget = {
-        let shown = shown.clone();
-        Box::new(move |moved: &[_]| shown.forget(moved))
-    };
     let naming = Naming::new(
         source.views.clone(),
         committer.clone(),
         collision,
         mountpoint.to_owned(),
-        forget,
     );
     source.vfs.accept_names(naming);
     Ok(committer)

@@ -20,7 +20,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::mount::UnmountFlags;
 
 use super::{FuseAdapter, Permissions};
-use crate::vfs::{Notice, Vfs};
+use crate::vfs::Vfs;
 
 /// How `df` and `mount` call the kind of file system.
 const SUBTYPE: &str = "oci-layout";
@@ -185,19 +185,22 @@ fn option(word: &str) -> Option<MountOption> {
     })
 }
 
-/// Tells the kernel what it must forget. Never used by a thread that answers requests.
+/// Tells the kernel what it must forget.
+///
+/// Nothing is told that waits in the kernel for what a program holds while it waits for an
+/// answer: neither a directory, which a notice of a name in it locks, nor a page that is
+/// being read. Who waits so cannot be killed. If the daemon were, the device would never be
+/// closed, and everybody who uses the mount would hang until somebody aborts the connection
+/// by hand. Those that remain wait for nobody, so any thread may send them.
 #[derive(Debug, Clone)]
 pub struct Notifier(fuser::Notifier);
 
 impl Notifier {
-    /// Makes the kernel look these names up anew.
-    pub fn forget_names(&self, notices: &[Notice]) {
-        use std::os::unix::ffi::OsStrExt;
-        for Notice { parent, name } in notices {
-            let name = std::ffi::OsStr::from_bytes(name);
-            if let Err(error) = self.0.inval_entry(INodeNo(parent.0), name) {
-                log::debug!("change notice for {}: {error}", name.display());
-            }
+    /// Makes the kernel ask for the attributes of the root anew.
+    pub fn forget_root(&self) {
+        // A negative offset: attributes alone.
+        if let Err(error) = self.0.inval_inode(INodeNo::ROOT, -1, 0) {
+            log::debug!("change notice for the root: {error}");
         }
     }
 }
@@ -229,10 +232,7 @@ impl Mount {
         let session = Session::new(adapter, mountpoint, &config)
             .map_err(|error| mount_error(mountpoint, error))?;
         let notifier = Notifier(session.notifier());
-        // Who stores may wait for a read, which somebody else must answer.
-        if options.threads() > 1 {
-            early.begin(session.notifier());
-        }
+        early.begin(session.notifier());
         let serve = |source| io_error("serve", mountpoint, source);
         // Dropped on the way out of here, it unmounts.
         let session = session.spawn().map_err(serve)?;

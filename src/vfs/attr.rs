@@ -82,7 +82,7 @@ pub struct Attr {
 pub enum Lifetime {
     /// For ever: it hangs on a digest.
     Forever,
-    /// Until the next change notice; a second at most, should that be lost.
+    /// For a second at most: those of the root until it is told that the index has changed.
     UntilNotice,
     /// Not at all: it may be different at the next request.
     None,

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! Invariants: content hangs on digests, so nothing the kernel was told about bytes is
-//! ever taken back; only names are ([`Vfs::notices`]). A request with
-//! [`Patience::Never`] reads no layer byte. An open file keeps its bytes whatever
-//! happens to its name.
+//! ever taken back, and it is told no name that can change for longer than one question
+//! ([`Node::name_lifetime`]). A request with [`Patience::Never`] reads no layer byte. An open
+//! file keeps its bytes whatever happens to its name.
 //!
 //! Concurrency: all methods can be called from any thread; no lock is held while content
 //! is read.
@@ -63,24 +63,6 @@ pub struct Entry {
     pub attr: Attr,
     /// How long the name may be believed.
     pub name_lifetime: Lifetime,
-}
-
-/// A name that the kernel may still know and that means something else now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// The directory.
-    pub parent: Ino,
-    /// The name in it.
-    pub name: Name,
-}
-
-/// A name that means something else than before, as the provider of nodes says it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moved {
-    /// The key of the directory, under which the kernel may know it.
-    pub parent: NodeKey,
-    /// The name in it.
-    pub name: Name,
 }
 
 /// The file system.
@@ -317,27 +299,6 @@ impl Vfs {
     /// What the system answers.
     pub fn space(&self) -> Result<Space, Error> {
         Ok(self.layout.space()?)
-    }
-
-    /// Which of the moved names the kernel may know, as it knows them.
-    #[must_use]
-    pub fn notices(&self, moved: &[Moved], root: &NodeKey) -> Vec<Notice> {
-        let ino = |key: &NodeKey| {
-            if key == root {
-                Some(Ino::ROOT)
-            } else {
-                self.inodes.find(key)
-            }
-        };
-        moved
-            .iter()
-            .filter_map(|moved| {
-                Some(Notice {
-                    parent: ino(&moved.parent)?,
-                    name: moved.name.clone(),
-                })
-            })
-            .collect()
     }
 
     fn entry(&self, node: &Arc<dyn Node>) -> Result<Entry, Error> {

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::mount::UnmountFlags;
 use tempfile::TempDir;
 
 /// How long a mount may take to answer, and a daemon to end.
@@ -74,27 +75,11 @@ impl MountOptions {
             .prefix("ocifs-mount-")
             .tempdir()
             .expect("a temporary directory can be made");
-        let (mountpoint, stderr) = (dir.path().join("mnt"), dir.path().join("stderr"));
-        fs::create_dir(&mountpoint).expect("the temporary directory is writable");
-        let log = File::create(&stderr).expect("the temporary directory is writable");
-        let cache_dir = self.cache_dir.unwrap_or_else(|| dir.path().join("cache"));
-        let mut words = self.runner;
-        words.push(env!("CARGO_BIN_EXE_ocifs").into());
-        let child = Command::new(&words[0])
-            .args(&words[1..])
-            .args(["mount", "--foreground", "--cache-dir"])
-            .arg(cache_dir)
-            .args(self.arguments)
-            .args([&self.source, &mountpoint])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("the binary can be started");
+        fs::create_dir(dir.path().join("mnt")).expect("the temporary directory is writable");
         let mut mount = TestMount {
-            child,
-            mountpoint,
-            stderr,
+            child: self.spawn(dir.path()),
+            mountpoint: dir.path().join("mnt"),
+            stderr: dir.path().join("stderr"),
             _dir: dir,
         };
         match mount.wait_until_it_answers() {
@@ -104,6 +89,27 @@ impl MountOptions {
                 Err(MountFailure { status, stderr })
             }
         }
+    }
+}
+
+impl MountOptions {
+    /// Starts a daemon that mounts on `mnt` in `dir`.
+    fn spawn(self, dir: &Path) -> Child {
+        let log = File::create(dir.join("stderr")).expect("the temporary directory is writable");
+        let cache_dir = self.cache_dir.unwrap_or_else(|| dir.join("cache"));
+        let mut words = self.runner;
+        words.push(env!("CARGO_BIN_EXE_ocifs").into());
+        Command::new(&words[0])
+            .args(&words[1..])
+            .args(["mount", "--foreground", "--cache-dir"])
+            .arg(cache_dir)
+            .args(self.arguments)
+            .args([&self.source, &dir.join("mnt")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the binary can be started")
     }
 }
 
@@ -160,6 +166,31 @@ impl TestMount {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
         kib.unwrap_or_else(|| panic!("no VmHWM in {path}")) * 1024
+    }
+
+    /// Ends the daemon as `kill -9` does, and leaves the mount as that leaves it.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is a child");
+        if self.wait_for_end().is_none() {
+            // What it waits for ends with the connection.
+            let flags = UnmountFlags::FORCE | UnmountFlags::DETACH;
+            let _ = rustix::mount::unmount(&self.mountpoint, flags);
+            panic!("a daemon that was killed does not end");
+        }
+    }
+
+    /// Mounts at the same place once more, where the daemon has been killed.
+    ///
+    /// # Panics
+    /// If that mount does not answer.
+    pub fn start_again(&mut self, options: MountOptions) {
+        let dir = self.mountpoint.parent().expect("it is in a directory");
+        self.child = options.spawn(dir);
+        let answer = self.wait_until_it_answers();
+        answer.unwrap_or_else(|status| panic!("{status:?}: {}", self.stderr()));
     }
 
     /// Unmounts, and returns how the daemon ended.

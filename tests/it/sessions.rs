@@ -59,7 +59,7 @@ impl Incoming {
         };
         let sessions = Sessions::open(opened.clone(), committer.clone(), verdicts, options)?;
         let ingest = Ingest::new(writer, IngestOptions::default());
-        let commits = Commits::new(committer, ingest, Collision::Refuse, Box::new(|| ()));
+        let commits = Commits::new(committer, ingest, Collision::Refuse);
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         let caller = Caller {
             uid: uid.as_raw(),

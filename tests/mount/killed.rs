@@ -1,24 +1,26 @@
 //! The daemon is killed at random moments while others write: drops, sessions that are
 //! renamed or published by `ocifs commit`, and refs that are made, renamed and removed.
 //! Nothing that was acknowledged is lost, what was not can be tried again, and the next
-//! start leaves no rubbish.
+//! start leaves no rubbish. Whoever waits for the daemon is let go, and the next start is at
+//! the same place, without anybody's help.
 //!
 //! Some dozen times by default; `OCIFS_KILLS=500` kills it that often.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 use crate::common::{
     MountOptions, Need, Random, TestLayout, TestMount, has, run_ok, verify_layout,
 };
 use crate::patience::until;
+use crate::ward::in_time;
 
 /// How often it is killed where nothing says how often.
 const KILLS: u64 = 50;
@@ -27,6 +29,9 @@ const KILLS: u64 = 50;
 const LATEST: u64 = 200;
 
 const AT_ALL: Duration = Duration::from_secs(10);
+
+/// How soon after the end of the daemon its callers get an error.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What all writers begin with. A line `KEY WISH...` says that one of the wishes must have
 /// come true: `+NAME` that there is this ref, `-NAME` that there is not. Of several lines
@@ -148,9 +153,16 @@ fn names(layout: &TestLayout) -> BTreeSet<String> {
     layout.entries().iter().filter_map(name).collect()
 }
 
+fn options(layout: &TestLayout) -> MountOptions {
+    MountOptions::new(layout.path()).arg("--allow-delete")
+}
+
+/// A mount of a layout with the ref `base`.
 fn mount(layout: &TestLayout) -> TestMount {
-    let options = MountOptions::new(layout.path()).arg("--allow-delete");
-    options.start()
+    let mount = options(layout).start();
+    fs::write(mount.join("incoming/base"), "something to link to").expect("it is taken");
+    fs::remove_file(mount.join("incoming/base")).expect("it is a receipt");
+    mount
 }
 
 /// Publishes what is left in the drop box: each session can be, also where that was done
@@ -181,12 +193,9 @@ fn what_was_acknowledged_outlives_the_daemon() {
         TestLayout::new(),
         tempfile::tempdir().expect("it can be made"),
     );
-    let first = mount(&layout);
-    fs::write(first.join("incoming/base"), "something to link to").expect("it is taken");
-    first.unmount();
+    let mut mount = mount(&layout);
     let (mut random, mut all, mut left) = (Random::new(), Wishes::new(), 0);
     for round in 0..kills {
-        let mount = mount(&layout);
         left += publish_the_rest(&mount);
         let writers = WRITERS.iter().enumerate().map(|(number, script)| {
             let prefix = format!("r{round}-{number}");
@@ -194,17 +203,11 @@ fn what_was_acknowledged_outlives_the_daemon() {
         });
         let writers: Vec<Child> = writers.collect();
         thread::sleep(Duration::from_millis(random.within(0..LATEST)));
-        let pid = i32::try_from(mount.pid()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("it has a number"), Signal::KILL).expect("the daemon runs");
-        // A thread of it may be in the kernel, for good: it tells of a name in a directory
-        // that is locked for a rename, which nobody will answer any more.
-        let (force, mounted) = ("--force".as_ref(), mount.path().as_os_str());
-        let unmount = "unmount".as_ref();
-        run_ok(env!("CARGO_BIN_EXE_ocifs"), &[unmount, force, mounted]);
-        all.extend(acknowledged(writers));
-        drop(mount);
+        mount.kill();
+        all.extend(in_time("the writers", AT_ALL, || acknowledged(writers)));
         let lost = lost(&all, &layout);
         assert!(lost.is_empty(), "lost in round {round}: {lost:?}");
+        mount.start_again(options(&layout));
     }
     for number in 0..WRITERS.len() {
         let is_its = |key: &&String| key.contains(&format!("-{number}-"));
@@ -213,7 +216,6 @@ fn what_was_acknowledged_outlives_the_daemon() {
     }
     assert!(left > 0, "the daemon was never killed over a session");
     verify_layout(layout.path());
-    let mount = mount(&layout);
     publish_the_rest(&mount);
     let private = layout.path().join(".ocifs");
     until(AT_ALL, "there is no rubbish", || {
@@ -224,5 +226,49 @@ fn what_was_acknowledged_outlives_the_daemon() {
     });
     assert!(!layout.path().join("index.json.lock").exists());
     verify_layout(layout.path());
+    assert!(mount.unmount().success());
+}
+
+/// Whether a process waits in one of these system calls.
+fn is_in(process: &Child, calls: &[libc::c_long]) -> bool {
+    let call = fs::read_to_string(format!("/proc/{}/syscall", process.id()));
+    let number = call
+        .ok()
+        .and_then(|text| text.split(' ').next()?.parse().ok());
+    number.is_some_and(|number| calls.contains(&number))
+}
+
+#[test]
+fn a_daemon_that_is_killed_over_a_rename_lets_everybody_go() {
+    if !has(
+        "a_daemon_that_is_killed_over_a_rename_lets_everybody_go",
+        &[Need::Fuse],
+    ) {
+        return;
+    }
+    let layout = TestLayout::new();
+    let mut mount = mount(&layout);
+    let before = fs::read(layout.path().join("index.json")).expect("it is readable");
+    // No commit comes further than this lock.
+    let lock = File::open(layout.path()).expect("it is there");
+    flock(&lock, FlockOperation::LockExclusive).expect("nobody holds it");
+    let mut rename = Command::new("mv");
+    rename
+        .arg("-T")
+        .args([mount.join("base"), mount.join("other")]);
+    let mut rename = rename.spawn().expect("mv can be started");
+    let calls = [libc::SYS_rename, libc::SYS_renameat, libc::SYS_renameat2];
+    until(AT_ALL, "the rename is asked for", || is_in(&rename, &calls));
+    // The kernel holds the root for it. Now a name there comes to mean something else.
+    layout.write_entries(&[]);
+    thread::sleep(SOON / 2);
+    assert!(is_in(&rename, &calls), "it is not answered yet");
+    mount.kill();
+    let ended = in_time("mv", SOON, move || rename.wait().expect("it was started"));
+    assert!(!ended.success());
+    layout.write_index(&before);
+    drop(lock);
+    mount.start_again(options(&layout));
+    assert!(mount.join("base/manifest.json").exists());
     assert!(mount.unmount().success());
 }

@@ -16,15 +16,11 @@ use crate::store::layout::writer::{self, BlobWriter, SealedBlob, StoredBlob};
 /// An entry of the index that a drop has made: its name, and what it was then.
 pub(super) type Made = (Option<String>, Digest);
 
-/// Waits until the kernel knows of what was committed, or gives up.
-pub type Settle = Box<dyn Fn() + Send + Sync>;
-
 /// Commits drops.
 pub struct Commits {
     committer: Arc<Committer>,
     ingest: Ingest,
     collision: Collision,
-    settle: Settle,
 }
 
 impl fmt::Debug for Commits {
@@ -38,26 +34,14 @@ impl fmt::Debug for Commits {
 
 impl Commits {
     /// Commits by `committer` what `ingest` has prepared for the same layout; `collision`
-    /// says what becomes of refs that are there. Who closes a drop is answered after `settle`.
+    /// says what becomes of refs that are there.
     #[must_use]
-    pub fn new(
-        committer: Arc<Committer>,
-        ingest: Ingest,
-        collision: Collision,
-        settle: Settle,
-    ) -> Self {
+    pub fn new(committer: Arc<Committer>, ingest: Ingest, collision: Collision) -> Self {
         Self {
             committer,
             ingest,
             collision,
-            settle,
         }
-    }
-
-    /// Waits until the kernel knows what was committed. Not for a thread for which it
-    /// holds a directory.
-    pub(super) fn settle(&self) {
-        (self.settle)();
     }
 
     fn writer(&self) -> &LayoutWriter {
@@ -107,7 +91,6 @@ impl Commits {
             Ok(made_since(&before, draft))
         })?;
         *made = committed.answer;
-        (self.settle)();
         Ok(published.report().clone())
     }
 }

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-pub use commits::{Commits, Settle};
+pub use commits::Commits;
 pub use limits::Limits;
 
 use self::drop::Drop;

@@ -14,7 +14,7 @@
 //!
 //! Concurrency: each request is a commit of its own ([`Committer`]), checked again under
 //! the locks; no lock is held meanwhile. Whoever calls these holds directories locked in the
-//! kernel, so nothing here waits for a notice.
+//! kernel, so nothing here waits for anybody who may want these.
 
 mod place;
 
@@ -26,11 +26,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use self::place::{Ref, Standing};
+use super::Vfs;
 use super::error::Error;
 use super::node::{Name, Node};
 use super::views::{Views, names};
 use super::writable::{RefLevel, RenameMode, XattrMode};
-use super::{Moved, Vfs};
 use crate::oci::{RefName, annotations};
 use crate::store::layout::Committer;
 use crate::store::layout::index::draft::Draft;
@@ -45,9 +45,6 @@ const NAMES: [&str; 2] = [annotations::REF_NAME, annotations::CONTAINERD_NAME];
 /// For how many directories it is remembered that the hint was given.
 const MAX_HINTS: usize = 1_000;
 
-/// Is told names that the kernel must look up anew.
-type Forget = Box<dyn Fn(&[Moved]) + Send + Sync>;
-
 /// Makes, moves and removes ref names.
 pub struct Naming {
     views: Arc<Views>,
@@ -55,7 +52,6 @@ pub struct Naming {
     collision: Collision,
     /// What absolute targets of links begin with.
     mountpoint: PathBuf,
-    forget: Forget,
     hinted: Mutex<HashSet<Vec<Name>>>,
 }
 
@@ -70,22 +66,19 @@ impl fmt::Debug for Naming {
 
 impl Naming {
     /// Changes the refs that `views` show by commits of `committer`, whose observer shows
-    /// them there. Without [`Collision::Replace`] none is replaced or removed. `forget` makes
-    /// the kernel look names up anew, at its leisure.
+    /// them there. Without [`Collision::Replace`] none is replaced or removed.
     #[must_use]
     pub fn new(
         views: Arc<Views>,
         committer: Arc<Committer>,
         collision: Collision,
         mountpoint: PathBuf,
-        forget: Forget,
     ) -> Self {
         Self {
             views,
             committer,
             collision,
             mountpoint,
-            forget,
             hinted: Mutex::default(),
         }
     }
@@ -180,12 +173,6 @@ impl Naming {
                 self.commit(|draft| refs::rename(draft, &existing.key, &new, collision))?;
             }
         }
-        // The kernel moves what it knows of the old name to the new one.
-        let moved = [(level, name), (new_level, new_name)].map(|(level, name)| Moved {
-            parent: self.key_of(level),
-            name: name.to_vec(),
-        });
-        (self.forget)(&moved);
         Ok(())
     }
 

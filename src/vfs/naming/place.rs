@@ -6,7 +6,7 @@ use super::Naming;
 use crate::oci::RefName;
 use crate::vfs::Vfs;
 use crate::vfs::error::Error;
-use crate::vfs::node::{Name, NodeKey};
+use crate::vfs::node::Name;
 use crate::vfs::views::names;
 use crate::vfs::views::refs::{Here, Target};
 use crate::vfs::writable::{RefLevel, Room};
@@ -76,15 +76,6 @@ impl Naming {
                 Standing::Ref(found(path, name.as_deref(), target))
             }
         }
-    }
-
-    /// The key of a level, under which the kernel may know it.
-    pub(super) fn key_of(&self, level: RefLevel<'_>) -> NodeKey {
-        let snapshot = self.views.snapshot();
-        let present = snapshot.find(level.path);
-        present.map_or_else(crate::vfs::views::Views::root_key, |present| {
-            present.key(level.path)
-        })
     }
 
     fn is_own_child(&self, path: &[Name], name: &[u8]) -> bool {

@@ -3,6 +3,12 @@
 //! A level may be an image and have further levels below at once. Its own children hang
 //! on what it showed when it was looked up; the levels below are those of the present
 //! snapshot.
+//!
+//! The kernel believes none of these names: it asks again on each way through one. It could
+//! be told instead which names to forget. But for that it locks their directory, for which it
+//! waits as long as somebody's rename there is not answered. What waits so cannot be killed;
+//! and a daemon that is killed over a commit would not end, and neither would those who wait
+//! for it. A question costs less than a notice and what is kept for it.
 
 use std::sync::Arc;
 
@@ -62,7 +68,7 @@ impl LevelDir {
                 &self.views,
                 place,
                 target.clone(),
-                Lifetime::UntilNotice,
+                Lifetime::None,
             ));
         }
         Arc::new(Self {
@@ -188,7 +194,7 @@ impl Node for LevelDir {
     }
 
     fn name_lifetime(&self) -> Lifetime {
-        Lifetime::UntilNotice
+        Lifetime::None
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {

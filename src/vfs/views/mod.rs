@@ -56,9 +56,9 @@ use self::opened::HeldLayers;
 use self::place::Place;
 use self::reachable::Reachable;
 use self::refs::Snapshot;
+use super::Error;
 use super::attr::{Attr, Device, FileKind, Lifetime, Time};
-use super::node::{Child, Name, Node, NodeKey, Patience};
-use super::{Error, Moved};
+use super::node::{Child, Name, Node, Patience};
 use crate::layer::Layers;
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::store::{Layout, Verdicts, View};
@@ -213,16 +213,9 @@ impl Views {
         }
     }
 
-    /// The key of the root, by which [`Moved`] names it.
-    #[must_use]
-    pub fn root_key() -> NodeKey {
-        Place::default().key("")
-    }
-
-    /// Shows another view of the index from now on; says which names moved by that. Of
-    /// several threads the last one counts.
-    pub fn refresh(&self, view: View) -> Vec<Moved> {
-        self.show(Arc::new(view), &mut self.made.lock())
+    /// Shows another view of the index from now on. Of several threads the last one counts.
+    pub fn refresh(&self, view: View) {
+        self.show(Arc::new(view), &mut self.made.lock());
     }
 
     /// Shows a directory at `path` although no ref name goes through it, until one does.
@@ -241,13 +234,11 @@ impl Views {
     }
 
     /// Who holds `made` is the only one who changes the snapshot.
-    fn show(&self, view: Arc<View>, made: &mut BTreeSet<Vec<Name>>) -> Vec<Moved> {
+    fn show(&self, view: Arc<View>, made: &mut BTreeSet<Vec<Name>>) {
         // Nobody waits for the new snapshot while it is made.
         let present = self.snapshot();
         let next = Arc::new(Snapshot::with_levels(view, Some(&present), made));
-        let moved = present.moved(&next);
         *self.snapshot.write() = next;
-        moved
     }
 
     /// The link that a program has just made at `path`: it is gone at the next look, when

@@ -3,8 +3,7 @@
 //! A [`Snapshot`] is a tree of [`Level`]s made from the entries of `index.json`: names
 //! are mapped by [`names`], entries of one name are brought together, full names as
 //! containerd writes them go before short ones. It never changes; a new view of the
-//! index gives a new snapshot, and [`Snapshot::moved`] says what a kernel that saw the
-//! old one must forget.
+//! index gives a new snapshot.
 //!
 //! Where little has changed since the snapshot before, [`next`] makes only that anew.
 //!
@@ -15,8 +14,7 @@
 mod groups;
 mod next;
 
-use std::collections::{BTreeMap, BTreeSet, btree_map};
-use std::iter::Peekable;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use groups::Groups;
@@ -24,8 +22,7 @@ use groups::Groups;
 use super::names;
 use crate::oci::index;
 use crate::store::View;
-use crate::vfs::Moved;
-use crate::vfs::node::{Name, NodeKey};
+use crate::vfs::node::Name;
 
 /// The tree of names for one view of the index.
 #[derive(Debug)]
@@ -132,14 +129,6 @@ impl Drop for Level {
 }
 
 impl Level {
-    /// What the inode number of the directory or link at `path` hangs on.
-    #[must_use]
-    pub fn key(&self, path: &[Name]) -> NodeKey {
-        let here = self.here.as_ref();
-        let shows = here.map_or_else(String::new, |here| here.shows());
-        NodeKey::place(path.join(&b'/'), shows, self.epoch)
-    }
-
     /// Whether the same is shown at this very level.
     fn shows_the_same_as(&self, other: &Self) -> bool {
         match (&self.here, &other.here) {
@@ -230,12 +219,6 @@ impl Snapshot {
         }
         images
     }
-
-    /// The names of this snapshot that mean something else, or nothing, in `after`.
-    #[must_use]
-    pub fn moved(&self, after: &Self) -> Vec<Moved> {
-        compare(&self.root, &after.root)
-    }
 }
 
 /// Gives every level its epoch: that of before where it shows the same, else `epoch`.
@@ -250,64 +233,6 @@ fn date(root: &mut Level, before: Option<&Level>, epoch: u64) {
             let before = before.and_then(|before| before.below.get(name));
             (Arc::make_mut(child), before.map(|before| &**before))
         }));
-    }
-}
-
-/// The names below `old` that mean something else, or nothing, below `new`.
-fn compare(old: &Level, new: &Level) -> Vec<Moved> {
-    let nothing = Level::default();
-    let (mut moved, mut path) = (Vec::new(), Vec::new());
-    let mut rest = vec![Pairs::of(old, new)];
-    while let Some(pairs) = rest.last_mut() {
-        let Some((name, was, is)) = pairs.next() else {
-            rest.pop();
-            path.pop();
-            continue;
-        };
-        if is.is_some_and(|is| Arc::ptr_eq(was, is)) {
-            continue;
-        }
-        let name = name.to_vec();
-        if is.is_none_or(|is| is.epoch != was.epoch) {
-            moved.push(Moved {
-                parent: pairs.old.key(&path),
-                name: name.clone(),
-            });
-        }
-        if !was.below.is_empty() {
-            path.push(name);
-            rest.push(Pairs::of(was, is.map_or(&nothing, |is| is)));
-        }
-    }
-    moved
-}
-
-/// The levels below one level, each with what has its name below another.
-struct Pairs<'a> {
-    old: &'a Level,
-    below: btree_map::Iter<'a, Arc<[u8]>, Arc<Level>>,
-    others: Peekable<btree_map::Iter<'a, Arc<[u8]>, Arc<Level>>>,
-}
-
-impl<'a> Pairs<'a> {
-    fn of(old: &'a Level, new: &'a Level) -> Self {
-        Self {
-            old,
-            below: old.below.iter(),
-            others: new.below.iter().peekable(),
-        }
-    }
-}
-
-impl<'a> Iterator for Pairs<'a> {
-    type Item = (&'a [u8], &'a Arc<Level>, Option<&'a Arc<Level>>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (name, level) = self.below.next()?;
-        // Both are in order.
-        while self.others.next_if(|(other, _)| *other < name).is_some() {}
-        let other = self.others.next_if(|(other, _)| *other == name);
-        Some((name, level, other.map(|(_, other)| other)))
     }
 }
 

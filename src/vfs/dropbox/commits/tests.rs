@@ -17,12 +17,8 @@ fn commits(disk: &SimulatedDisk) -> Result<Commits, Fault> {
     let first = writer.read_index()?;
     let committer = Committer::new(writer.clone(), first, Box::new(|_| {}));
     let ingest = Ingest::new(writer, IngestOptions::default());
-    Ok(Commits::new(
-        Arc::new(committer),
-        ingest,
-        Collision::Refuse,
-        Box::new(|| {}),
-    ))
+    let committer = Arc::new(committer);
+    Ok(Commits::new(committer, ingest, Collision::Refuse))
 }
 
 /// Writes a drop and closes it.

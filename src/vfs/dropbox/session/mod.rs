@@ -324,12 +324,7 @@ impl Sessions {
             let compression = order.compression.unwrap_or(self.options.compression);
             let ready = self.prepare(tree, &ref_name.ok_or(Error::Invalid)?, compression)?;
             self.bring_in(ready)
-        })?;
-        // What is asked next is answered by what there is now.
-        if let Some(dropbox) = self.dropbox() {
-            dropbox.commits.settle();
-        }
-        Ok(())
+        })
     }
 
     /// Publishes, and then takes the session out of the way or notes why it was refused.
