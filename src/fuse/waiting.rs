@@ -4,7 +4,8 @@
 //! Requests that wait for one inode stand in line: a thread lets the first of them wait
 //! and then answers the others, which by then need not wait. So there are as many threads
 //! as there are inodes that somebody waits for, however many do; and never more than
-//! [`MAX_THREADS`], beyond which whole lines wait for a thread.
+//! [`MAX_THREADS`], beyond which whole lines wait for a thread. A thread without a line
+//! stays for a moment: who commits one thing after the other has a line for each.
 //!
 //! Invariant: an inode has a line from its first request until its last is answered, and
 //! one thread at a time works on it.
@@ -12,8 +13,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::guard;
 use crate::vfs::Ino;
@@ -23,6 +25,10 @@ use crate::vfs::Ino;
 /// to wait for one of these.
 const MAX_THREADS: usize = 256;
 
+/// How long a thread stays that has nothing to do: long beside what a program does between
+/// two commits.
+const STAY: Duration = Duration::from_millis(500);
+
 /// What answers a request; dropped without being called, it answers EIO.
 type Answer = Box<dyn FnOnce() + Send>;
 
@@ -30,6 +36,7 @@ type Answer = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub(super) struct Waiting {
     lines: Mutex<Lines>,
+    added: Condvar,
 }
 
 #[derive(Default)]
@@ -38,6 +45,8 @@ struct Lines {
     /// The lines on which no thread works yet.
     idle: VecDeque<Ino>,
     threads: usize,
+    /// How many of them have nothing to do.
+    resting: usize,
 }
 
 impl fmt::Debug for Waiting {
@@ -61,7 +70,9 @@ impl Waiting {
             .by_ino
             .insert(ino, VecDeque::from([Box::new(answer) as Answer]));
         lines.idle.push_back(ino);
-        if lines.threads < MAX_THREADS {
+        if lines.idle.len() <= lines.resting {
+            self.added.notify_one();
+        } else if lines.threads < MAX_THREADS {
             lines.threads += 1;
             drop(lines);
             self.spawn();
@@ -86,14 +97,22 @@ impl Waiting {
         }
     }
 
-    /// Works on idle lines until there is none.
+    /// Works on idle lines until there is none for a while.
     fn work(&self) {
         let mut lines = self.lines.lock();
-        while let Some(ino) = lines.idle.pop_front() {
-            while let Some(answer) = lines.next(ino) {
-                MutexGuard::unlocked(&mut lines, || guard(answer));
+        loop {
+            while let Some(ino) = lines.idle.pop_front() {
+                while let Some(answer) = lines.next(ino) {
+                    MutexGuard::unlocked(&mut lines, || guard(answer));
+                }
+                lines.by_ino.remove(&ino);
             }
-            lines.by_ino.remove(&ino);
+            lines.resting += 1;
+            let waited = self.added.wait_for(&mut lines, STAY);
+            lines.resting -= 1;
+            if waited.timed_out() && lines.idle.is_empty() {
+                break;
+            }
         }
         lines.threads -= 1;
     }
@@ -158,6 +177,28 @@ mod tests {
             .collect();
         answered.sort_unstable();
         assert!(answered.into_iter().eq(0..count));
+    }
+
+    #[test]
+    fn a_thread_goes_on_with_the_next_line_and_then_ends() {
+        let waiting: Arc<Waiting> = Arc::default();
+        let (answer, answers) = mpsc::channel();
+        for number in 0..100 {
+            let answer = answer.clone();
+            waiting.add(Ino(2 + number), move || {
+                answer.send(()).expect("it is heard");
+            });
+            answers.recv_timeout(AT_ALL).expect("it is answered");
+            while waiting.lines.lock().resting == 0 {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(waiting.lines.lock().threads, 1);
+        let begun = std::time::Instant::now();
+        while waiting.lines.lock().threads > 0 {
+            assert!(begun.elapsed() < AT_ALL, "it stays");
+            std::thread::sleep(STAY / 10);
+        }
     }
 
     #[test]
