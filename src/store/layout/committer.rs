@@ -188,8 +188,14 @@ impl Committer {
     /// # Errors
     /// If the index cannot be read, or not be healed.
     pub fn observe(&self) -> Result<View, Error> {
+        // A long index takes its time, for which nobody has to wait.
+        let known = self.told.lock().clone();
+        let mut view = self.writer.read_index_after(Some(&known))?;
         let mut story = self.story.lock();
-        let view = self.writer.read_index_after(Some(&story.newest))?;
+        if story.newest.identity() != known.identity() {
+            // Ours was written meanwhile, perhaps over what was just read.
+            view = self.writer.read_index_after(Some(&story.newest))?;
+        }
         let found = story.find(&self.writer, &view);
         if !found.stale.is_empty() {
             // The locks go before the story.
@@ -367,7 +373,7 @@ impl Story {
     fn record(&mut self, (before, wanted): (&Draft, &Draft), after: &View, manner: Manner) {
         let now = Instant::now();
         let ours = Delta::of_drafts(before, wanted);
-        if wanted.has_the_entries_of(after) {
+        if after.has_the_entries_of(wanted) {
             return self.history.advance(ours, Author::Ours, now);
         }
         // Somebody has written meanwhile: this, which knew nothing of ours.

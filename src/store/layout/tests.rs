@@ -187,7 +187,7 @@ fn a_torn_index_is_an_error() -> TestResult {
     }
     fs::write(&path, &whole)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-    assert_eq!(&**layout.read_index()?.bytes(), whole);
+    assert_eq!(**layout.read_index()?.bytes(), whole);
     fs::remove_file(&path)?;
     Command::new("mkfifo").arg(&path).status()?;
     assert!(matches!(layout.read_index(), Err(Error::FileType { .. })));

@@ -46,7 +46,7 @@ fn layout(views: &Arc<Views>, place: &Place) -> Child {
     let list = |views: &Arc<Views>, place: &Place| {
         let blobs = Shelf::new(views, place.below(b"blobs"), ShelfKind::Blobs);
         let marker = views.layout().marker()?;
-        let index = views.snapshot().view().bytes().clone();
+        let index = views.snapshot().view().bytes().as_slice().into();
         Ok(vec![
             fixed(views, "oci-layout", marker.into()),
             fixed(views, "index.json", index),

@@ -10,12 +10,16 @@ use super::View;
 use crate::oci::index::Entry;
 use crate::oci::{self, annotations, json, raw};
 
+/// What the room for the text of an index is a multiple of, in bytes: pages that are not
+/// written to cost nothing, and those of a new size a fault each.
+const ROOM: usize = 1 << 18;
+
 /// The text of an `index.json`, cut at its entries. Copies share what they have in common.
 #[derive(Debug, Clone)]
 pub struct Draft {
     /// Everything before the first entry, with the opening bracket.
     head: Arc<str>,
-    slots: Vec<Arc<Slot>>,
+    slots: Arc<Vec<Arc<Slot>>>,
     /// Everything behind the last entry, from its white space on.
     tail: Arc<str>,
     is_changed: bool,
@@ -74,7 +78,7 @@ impl Draft {
         let Some(ranges) = raw::elements(list) else {
             return Some(Self {
                 head: format!("{before}[").into(),
-                slots: Vec::new(),
+                slots: Arc::default(),
                 tail: format!("]{after}").into(),
                 is_changed: false,
             });
@@ -91,7 +95,7 @@ impl Draft {
         }
         Some(Self {
             head: format!("{before}[").into(),
-            slots,
+            slots: slots.into(),
             tail: format!("{}{after}", &list[end..]).into(),
             is_changed: false,
         })
@@ -104,6 +108,9 @@ impl Draft {
     pub fn changes_since<'a>(&'a self, before: &'a Self) -> (Vec<Written<'a>>, Vec<Written<'a>>) {
         let written = |slot: &'a Arc<Slot>| (&*slot.text, &slot.entry);
         let identity = |slot: &Arc<Slot>| Arc::as_ptr(&slot.entry);
+        if Arc::ptr_eq(&self.slots, &before.slots) {
+            return (Vec::new(), Vec::new());
+        }
         let (old, new) = differing(&before.slots, &self.slots, identity);
         (
             old.into_iter().map(written).collect(),
@@ -141,7 +148,7 @@ impl Draft {
         let entry = parse_entry(self.slots.len(), text)?;
         self.is_changed = true;
         let gap = self.slots.last().map(|slot| slot.gap.clone());
-        self.slots.push(Arc::new(Slot {
+        Arc::make_mut(&mut self.slots).push(Arc::new(Slot {
             gap: gap.unwrap_or_default(),
             text: text.into(),
             entry,
@@ -155,11 +162,9 @@ impl Draft {
     /// If `text` is not JSON.
     pub fn replace(&mut self, number: usize, text: &str) -> Result<(), oci::Error> {
         let entry = parse_entry(number, text)?;
-        if let Some(slot) = self.slots.get_mut(number)
-            && *slot.text != *text
-        {
+        if self.text(number).is_some_and(|present| present != text) {
             self.is_changed = true;
-            let slot = Arc::make_mut(slot);
+            let slot = Arc::make_mut(&mut Arc::make_mut(&mut self.slots)[number]);
             slot.entry = entry;
             slot.text = text.into();
         }
@@ -173,14 +178,15 @@ impl Draft {
         }
         let first = self.slots.first().map(|slot| slot.gap.clone());
         let numbers: HashSet<usize> = numbers.iter().copied().collect();
+        let slots = Arc::make_mut(&mut self.slots);
         let mut number = 0;
-        self.slots.retain(|_| {
+        slots.retain(|_| {
             number += 1;
             !numbers.contains(&(number - 1))
         });
-        self.is_changed |= self.slots.len() < number;
+        self.is_changed |= slots.len() < number;
         // Whatever comes first now stands where the first one stood.
-        if let (Some(gap), Some(slot)) = (first, self.slots.first_mut())
+        if let (Some(gap), Some(slot)) = (first, slots.first_mut())
             && !Arc::ptr_eq(&gap, &slot.gap)
         {
             Arc::make_mut(slot).gap = gap;
@@ -223,10 +229,10 @@ impl Draft {
 
     /// Whether the entries are these very ones.
     #[must_use]
-    pub fn has_the_entries_of(&self, view: &View) -> bool {
-        let pairs = self.entries().zip(view.entries());
-        self.slots.len() == view.entries().len()
-            && pairs.fold(true, |all, (a, b)| all & Arc::ptr_eq(a, b))
+    pub fn has_the_entries_of(&self, other: &Self) -> bool {
+        let mut pairs = self.entries().zip(other.entries());
+        Arc::ptr_eq(&self.slots, &other.slots)
+            || (self.slots.len() == other.slots.len() && pairs.all(|(a, b)| Arc::ptr_eq(a, b)))
     }
 
     /// Whether anything was changed since it was parsed.
@@ -240,7 +246,9 @@ impl Draft {
     pub fn to_bytes(&self) -> Vec<u8> {
         let slots = self.slots.iter();
         let len: usize = slots.map(|slot| slot.gap.len() + 1 + slot.text.len()).sum();
-        let mut text = String::with_capacity(self.head.len() + len + self.tail.len());
+        // Room of a few sizes alone: the allocator has it ready from the last time.
+        let len = (self.head.len() + len + self.tail.len()).next_multiple_of(ROOM);
+        let mut text = String::with_capacity(len);
         text.push_str(&self.head);
         for (number, slot) in self.slots.iter().enumerate() {
             if number > 0 && !slot.gap.contains(',') {

@@ -33,8 +33,9 @@ pub struct View {
 /// when somebody does.
 #[derive(Debug)]
 struct Said {
-    bytes: Arc<[u8]>,
-    entries: Vec<Arc<Entry>>,
+    bytes: Arc<Vec<u8>>,
+    /// Either these or the draft are there from the start.
+    entries: OnceLock<Vec<Arc<Entry>>>,
     digest: OnceLock<Digest>,
     draft: OnceLock<Option<Draft>>,
 }
@@ -42,7 +43,7 @@ struct Said {
 impl View {
     /// The exact bytes of the file.
     #[must_use]
-    pub fn bytes(&self) -> &Arc<[u8]> {
+    pub fn bytes(&self) -> &Arc<Vec<u8>> {
         &self.said.bytes
     }
 
@@ -56,7 +57,23 @@ impl View {
     /// The entries that the bytes say, in order.
     #[must_use]
     pub fn entries(&self) -> &[Arc<Entry>] {
-        &self.said.entries
+        let of_draft = || {
+            let draft = self.said.draft.get().and_then(Option::as_ref);
+            draft.map_or_else(Vec::new, |draft| draft.entries().cloned().collect())
+        };
+        self.said.entries.get_or_init(of_draft)
+    }
+
+    /// The same one by one, for who looks at all of them once: where this was made of a
+    /// draft, no list is made.
+    pub fn each_entry(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        let list = self.said.entries.get();
+        let draft = self.said.draft.get().and_then(Option::as_ref);
+        let draft = draft.filter(|_| list.is_none()).map(Draft::entries);
+        let list = list.map(|list| list.iter());
+        list.into_iter()
+            .flatten()
+            .chain(draft.into_iter().flatten())
     }
 
     /// Which file was read, in which state.
@@ -78,13 +95,25 @@ impl View {
         &'a self,
         before: &'a Self,
     ) -> (Vec<&'a Arc<Entry>>, Vec<&'a Arc<Entry>>) {
-        draft::differing(before.entries(), self.entries(), Arc::as_ptr)
+        let draft = |view: &'a Self| view.said.draft.get().and_then(Option::as_ref);
+        let (Some(old), Some(new)) = (draft(before), draft(self)) else {
+            return draft::differing(before.entries(), self.entries(), Arc::as_ptr);
+        };
+        let (old, new) = new.changes_since(old);
+        let entries = |written: Vec<draft::Written<'a>>| written.into_iter().map(|(_, e)| e);
+        (entries(old).collect(), entries(new).collect())
+    }
+
+    /// Whether the entries are those very ones that a draft has.
+    #[must_use]
+    pub fn has_the_entries_of(&self, draft: &Draft) -> bool {
+        let own = self.draft();
+        own.is_some_and(|own| own.has_the_entries_of(draft))
     }
 
     /// The bytes, cut at the entries; `None` if there is no list of them.
     fn draft(&self) -> Option<&Draft> {
-        let Said { bytes, entries, .. } = &*self.said;
-        let cut = || Draft::new(bytes, entries.clone());
+        let cut = || Draft::new(&self.said.bytes, self.entries().to_vec());
         self.said.draft.get_or_init(cut).as_ref()
     }
 }
@@ -97,9 +126,10 @@ impl View {
             return Err(Error::Empty { path });
         }
         let index = LayoutIndex::parse(&bytes).map_err(|source| Error::Content { path, source })?;
+        let entries = index.into_entries().into_iter();
         let said = Said {
             bytes: bytes.into(),
-            entries: index.into_entries().into_iter().map(Arc::new).collect(),
+            entries: OnceLock::from(entries.map(Arc::new).collect::<Vec<_>>()),
             digest: OnceLock::new(),
             draft: OnceLock::new(),
         };
@@ -108,10 +138,10 @@ impl View {
     }
 
     /// What was written as `bytes`, which `draft` gave.
-    pub(crate) fn of_draft(draft: &Draft, bytes: Arc<[u8]>, identity: Identity) -> Self {
+    pub(crate) fn of_draft(draft: &Draft, bytes: Arc<Vec<u8>>, identity: Identity) -> Self {
         let said = Said {
             bytes,
-            entries: draft.entries().cloned().collect(),
+            entries: OnceLock::new(),
             digest: OnceLock::new(),
             draft: OnceLock::from(Some(draft.fresh_copy())),
         };
@@ -159,7 +189,7 @@ enum Content {
 impl Content {
     /// Takes what was read, after `known` was.
     fn new(bytes: Vec<u8>, known: Option<&View>) -> Self {
-        match known.filter(|known| **known.bytes() == *bytes) {
+        match known.filter(|known| **known.bytes() == bytes) {
             Some(known) => Self::Known(known.clone()),
             None => Self::Read(bytes),
         }
@@ -246,7 +276,7 @@ mod tests {
             let writer = scope.spawn(write);
             let end = Instant::now() + Duration::from_secs(1);
             let is_whole = |view: &View| {
-                let same = |index: &String| index.as_bytes() == &**view.bytes();
+                let same = |index: &String| index.as_bytes() == **view.bytes();
                 indexes.iter().any(same)
             };
             let mut mixed = 0;

@@ -197,7 +197,7 @@ impl LayoutWriter {
     fn replace(&self, found: &View, mut draft: Draft, blobs: &[StoredBlob]) -> Result<View, Error> {
         let mut base = found.clone();
         for _ in 0..ATTEMPTS {
-            let bytes: Arc<[u8]> = draft.to_bytes().into();
+            let bytes = Arc::new(draft.to_bytes());
             // What nobody could read any more is not written.
             let size = Limit::IndexJsonSize.check(bytes.len() as u64);
             size.map_err(|source| self.content(source))?;
@@ -230,7 +230,7 @@ impl LayoutWriter {
     fn write_checked(
         &self,
         base: &View,
-        bytes: &Arc<[u8]>,
+        bytes: &Arc<Vec<u8>>,
         draft: &Draft,
         blobs: &[StoredBlob],
     ) -> Result<(Option<View>, Result<View, View>), Error> {
@@ -246,8 +246,8 @@ impl LayoutWriter {
 
     /// After a failure: puts `base` there again, if `bytes` have taken its place, of which
     /// nobody has been told. What somebody else has written meanwhile stays.
-    fn take_back(&self, base: &View, bytes: &[u8]) {
-        let (mut ours, mut wanted): (Arc<[u8]>, _) = (bytes.into(), base.bytes().clone());
+    fn take_back(&self, base: &View, bytes: &Arc<Vec<u8>>) {
+        let (mut ours, mut wanted) = (bytes.clone(), base.bytes().clone());
         for _ in 0..ATTEMPTS {
             let present = match self.read_index() {
                 Ok(present) if *present.bytes() == ours => present,
@@ -279,7 +279,7 @@ impl LayoutWriter {
 
     /// Reads the file that was just written, which says what `draft` does; what is there
     /// instead, if somebody else has written since.
-    fn read_back(&self, bytes: &Arc<[u8]>, draft: &Draft) -> Result<Result<View, View>, Error> {
+    fn read_back(&self, bytes: &Arc<Vec<u8>>, draft: &Draft) -> Result<Result<View, View>, Error> {
         let io = |source| self.io("read back", INDEX, source);
         let file = self.disk.open(INDEX).map_err(io)?;
         if !disk::has_bytes(&*file, bytes).map_err(io)? {

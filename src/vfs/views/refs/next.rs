@@ -86,7 +86,7 @@ fn changes<'a>(before: &'a Snapshot, view: &'a View) -> Option<BTreeMap<Label<'a
             changes.entry(label).or_default().got += 1;
         }
     }
-    for entry in view.entries() {
+    for entry in view.each_entry() {
         let label = match (&entry.containerd_name, shown_name(entry), &entry.descriptor) {
             // What it is called for short may be one of these.
             (Some(_), ..) => entry.ref_name.as_deref().map(Label::Name),
