@@ -7,7 +7,7 @@ use super::Error;
 use super::sniff;
 use crate::oci::limits::Limit;
 use crate::oci::{self, Algorithm, Digest, Hasher};
-use crate::store::layout::writer::{SealedBlob, StoredBlob};
+use crate::store::layout::writer::SealedBlob;
 use crate::store::{LayoutWriter, ReadAt};
 
 /// The bytes of a blob that is not published: in memory, or in a file without a name.
@@ -47,22 +47,17 @@ impl Held {
         })
     }
 
-    /// Gives it the name of `digest`, which is one of its own.
-    pub(super) fn publish(
-        &self,
-        writer: &LayoutWriter,
-        digest: &Digest,
-    ) -> Result<StoredBlob, Error> {
-        let sealed = match self {
-            Self::File(sealed) => sealed.clone(),
+    /// The same in a file.
+    pub(super) fn seal(self, writer: &LayoutWriter) -> Result<SealedBlob, Error> {
+        match self {
+            Self::File(sealed) => Ok(sealed),
             Self::Memory(bytes) => {
                 let mut blob = writer.blob()?;
-                blob.write_all(bytes)
+                blob.write_all(&bytes)
                     .map_err(|source| write_error(writer, source))?;
-                blob.seal()?
+                Ok(blob.seal()?)
             }
-        };
-        Ok(sealed.publish_as(digest)?)
+        }
     }
 }
 

@@ -163,12 +163,17 @@ impl Prepared {
     pub fn publish(self) -> Result<Published, Error> {
         let mut blobs = self.stored;
         let mut reports: Vec<BlobReport> = blobs.iter().map(|b| report(b, false)).collect();
+        let mut new = Vec::with_capacity(self.new.len());
         for (digest, held) in self.new {
-            let is_new = !self.writer.is_present(&digest);
-            let blob = held.publish(&self.writer, &digest)?;
-            reports.push(report(&blob, is_new));
-            blobs.push(blob);
+            new.push((digest, held.seal(&self.writer)?));
         }
+        let are_new: Vec<bool> = new
+            .iter()
+            .map(|(digest, _)| !self.writer.is_present(digest))
+            .collect();
+        let published = self.writer.publish_all(&new)?;
+        reports.extend(published.iter().zip(are_new).map(|(b, new)| report(b, new)));
+        blobs.extend(published);
         Ok(Published {
             entries: self.entries,
             blobs,

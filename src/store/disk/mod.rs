@@ -5,8 +5,8 @@
 //! simulated one of the tests keeps a durable and a volatile state in memory. Paths are
 //! relative to the layout; nothing is ever reached through a symbolic link.
 //!
-//! [`publish`], and [`publish_in_place_of`] where what was there may still change, are the
-//! ways in which a finished file gets its final name. What they promise: once one has returned, a power cut leaves the file whole under that name;
+//! [`publish`] or [`place`] and one sync of the directory, and [`publish_in_place_of`] where
+//! what was there may still change, are the ways in which a finished file gets its final name. What they promise: once one has returned, a power cut leaves the file whole under that name;
 //! before, there is what was there.
 
 mod real;
@@ -196,12 +196,27 @@ pub fn publish(
     publication: Publication<'_>,
     path: &str,
 ) -> io::Result<()> {
+    place(disk, file, publication, path)?;
+    disk.sync_directory(parent(path))
+}
+
+/// The same up to the name, which lasts when the directory is synced: for several files,
+/// whose directory is synced once. Until then a power cut leaves each of them whole, or what
+/// was there before.
+///
+/// # Errors
+/// What the step that failed said. A file that could not be synced has no new name.
+pub fn place(
+    disk: &dyn Disk,
+    file: &dyn DiskFile,
+    publication: Publication<'_>,
+    path: &str,
+) -> io::Result<()> {
     file.sync()?;
     match publication {
-        Publication::Link => file.link(path)?,
-        Publication::Rename(from) => disk.rename(from, path)?,
+        Publication::Link => file.link(path),
+        Publication::Rename(from) => disk.rename(from, path),
     }
-    disk.sync_directory(parent(path))
 }
 
 /// What became of a file that was to take the place of another.

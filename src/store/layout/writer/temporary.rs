@@ -78,21 +78,27 @@ impl Temporary {
 
     /// Publishes the file under `path`, in place of what is there.
     pub(in crate::store::layout) fn publish(&mut self, path: &str) -> io::Result<()> {
+        self.place(path)?;
+        self.disk.sync_directory(disk::parent(path))
+    }
+
+    /// The same up to the name, which lasts when the directory is synced.
+    pub(super) fn place(&mut self, path: &str) -> io::Result<()> {
         if self.name.is_none() {
-            match self.publish_as(Publication::Link, path) {
+            match disk::place(&*self.disk, &*self.file, Publication::Link, path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => return other,
             }
         }
         let name = self.name()?;
-        self.publish_as(Publication::Rename(&name), path)?;
+        disk::place(&*self.disk, &*self.file, Publication::Rename(&name), path)?;
         self.name = None;
         Ok(())
     }
 
     /// Publishes the file under `path` if nothing is there; whether nothing was.
     pub(in crate::store::layout) fn publish_new(&mut self, path: &str) -> io::Result<bool> {
-        match self.publish_as(Publication::Link, path) {
+        match disk::publish(&*self.disk, &*self.file, Publication::Link, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             other => other.map(|()| true),
         }
@@ -124,10 +130,6 @@ impl Temporary {
         present
             .and_then(|present| Ok(present.is_same_file(&self.file.status()?)))
             .unwrap_or(false)
-    }
-
-    fn publish_as(&self, publication: Publication<'_>, path: &str) -> io::Result<()> {
-        disk::publish(&*self.disk, &*self.file, publication, path)
     }
 
     /// Its name below [`DIRECTORY`], given now if it has none. The lock is taken before:

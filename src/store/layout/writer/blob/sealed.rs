@@ -1,6 +1,7 @@
 //! A blob that is whole and known by its digest, and is not published yet: what is looked
 //! at before anything in the layout changes.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -70,6 +71,26 @@ impl SealedBlob {
     }
 }
 
+impl LayoutWriter {
+    /// Publishes several blobs as [`SealedBlob::publish_as`] does each of them, and makes
+    /// their names durable together: that is one sync for each directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with what the system said. Some may have their names then.
+    pub fn publish_all(&self, blobs: &[(Digest, SealedBlob)]) -> Result<Vec<StoredBlob>, Error> {
+        let (mut stored, mut directories) = (Vec::with_capacity(blobs.len()), BTreeSet::new());
+        for (digest, sealed) in blobs {
+            let mut temporary = sealed.temporary.lock();
+            stored.push(place(self, &mut temporary, digest.clone(), sealed.size)?);
+            directories.insert(disk::parent(&blobs::path(digest)).to_owned());
+        }
+        for directory in directories {
+            sync_directory(self, &directory)?;
+        }
+        Ok(stored)
+    }
+}
+
 impl ReadAt for SealedBlob {
     fn size(&self) -> u64 {
         self.size
@@ -109,19 +130,36 @@ pub(super) fn publish(
     digest: Digest,
     size: u64,
 ) -> Result<StoredBlob, Error> {
+    let blob = place(writer, temporary, digest, size)?;
+    sync_directory(writer, disk::parent(&blobs::path(blob.digest())))?;
+    Ok(blob)
+}
+
+fn sync_directory(writer: &LayoutWriter, path: &str) -> Result<(), Error> {
+    let synced = writer.disk.sync_directory(path);
+    synced.map_err(|source| writer.io("sync", path, source))
+}
+
+/// The same, but the name lasts only when its directory is synced.
+fn place(
+    writer: &LayoutWriter,
+    temporary: &mut Temporary,
+    digest: Digest,
+    size: u64,
+) -> Result<StoredBlob, Error> {
     let path = blobs::path(&digest);
     let directory = disk::parent(&path);
     writer
         .make_directories(directory)
         .map_err(|source| writer.io("create", directory, source))?;
     if let Some(existing) = writer.find_sound(&digest, size, &path)? {
-        writer
-            .settle(&*existing, &path)
-            .map_err(|source| writer.io("sync", &path, source))?;
+        // Whoever wrote it.
+        let synced = existing.sync();
+        synced.map_err(|source| writer.io("sync", &path, source))?;
         return Ok(StoredBlob::new(digest, size, existing.into()));
     }
     temporary
-        .publish(&path)
+        .place(&path)
         .map_err(|source| writer.io("write", &path, source))?;
     let blob = StoredBlob::new(digest, size, temporary.share());
     writer.remember(&blob);
