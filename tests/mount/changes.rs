@@ -121,6 +121,31 @@ fn every_change_is_seen_soon() {
 }
 
 #[test]
+fn the_root_has_the_time_of_the_index_soon() {
+    if !has("the_root_has_the_time_of_the_index_soon", &[Need::Fuse]) {
+        return;
+    }
+    let pair = Pair::new();
+    let mount = TestMount::start(pair.layout.path());
+    let time = |path: &Path| {
+        let stat = fs::metadata(path).expect("it is there");
+        stat.modified().expect("files have times")
+    };
+    let mut delays = Vec::new();
+    for round in 0..6 {
+        // So that the kernel has something to forget.
+        time(mount.path());
+        pair.move_ref("app", round % 2);
+        let expected = time(&pair.layout.path().join("index.json"));
+        delays.push(until(AT_ALL, "the root has another time", || {
+            time(mount.path()) == expected
+        }));
+    }
+    let median = median(delays);
+    assert!(median <= SOON, "seen after {median:?}");
+}
+
+#[test]
 fn changes_by_other_tools_are_seen_soon() {
     const NAME: &str = "changes_by_other_tools_are_seen_soon";
     if !has(
