@@ -7,6 +7,10 @@
 //! - Waking threads is most of what requests cost; [`crew`] says how many are awake.
 //! - readdirplus cannot decline an entry and is asked in the first chunk of every `ls`,
 //!   so it never waits.
+//! - A notice of a name locks the directory, and a store locks the page: where a program
+//!   holds either until it is answered, the thread that sends it cannot even be killed, and
+//!   keeps the device open for ever. So names that may change have no lifetime and need no
+//!   notice, and nothing is stored that somebody may be reading ([`early`]).
 //! - ENOSYS would be remembered by the kernel for the whole mount and is never answered.
 //! - A handler that panics must not end the mount: the panic is caught, and the reply
 //!   that is dropped by it answers EIO.
