@@ -140,7 +140,8 @@ fn rsync_brings_in_only_what_is_new() {
 
 #[test]
 fn what_is_refused_makes_the_tool_fail() {
-    if !has("what_is_refused_makes_the_tool_fail", &[Need::Fuse]) {
+    let name = "what_is_refused_makes_the_tool_fail";
+    if !has(name, &[Need::Fuse, Need::Tool("rsync")]) {
         return;
     }
     let bench = Bench::new();
