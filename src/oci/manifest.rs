@@ -66,13 +66,14 @@ impl ImageManifest {
     }
 
     /// The type that referrers are filed under: that of the artifact, in older manifests
-    /// that of the config.
+    /// that of the config. An empty one is none, as tools written in Go have it.
     ///
     /// Spec: image-spec manifest.md, "Guidelines for Artifact Usage".
     #[must_use]
     pub fn effective_artifact_type(&self) -> &MediaType {
         self.artifact_type
             .as_ref()
+            .filter(|artifact_type| !artifact_type.as_str().is_empty())
             .unwrap_or(&self.config.media_type)
     }
 }

@@ -232,6 +232,24 @@ impl MediaType {
         self.essence().eq_ignore_ascii_case(other.essence())
     }
 
+    /// Whether the text is one that may be written: a type and a subtype, each of up to 127
+    /// letters, digits and some signs, beginning with a letter or digit; no parameters.
+    ///
+    /// Spec: image-spec media-types.md; RFC 6838 section 4.2.
+    #[must_use]
+    pub fn is_well_formed(&self) -> bool {
+        let is_sign = |byte: u8| b"!#$&-^_.+".contains(&byte);
+        let is_name = |name: &str| {
+            name.len() <= 127
+                && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || is_sign(b))
+        };
+        let parts = self.0.split_once('/');
+        parts.is_some_and(|(top, sub)| is_name(top) && is_name(sub))
+    }
+
     /// What the media type stands for.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -393,6 +411,32 @@ mod tests {
         ];
         for (text, extension) in rows {
             assert_eq!(MediaType::new(text).extension(), extension, "{text}");
+        }
+    }
+
+    #[test]
+    fn grammar() {
+        let long = |len| format!("a/{}", "b".repeat(len));
+        let rows = [
+            ("application/spdx+json", true),
+            ("application/vnd.cncf.helm.config.v1+json", true),
+            ("text/plain", true),
+            ("x/0!#$&-^_.+", true),
+            (&long(127), true),
+            (&long(128), false),
+            ("application/spdx+json; charset=utf-8", false),
+            ("application/a/b", false),
+            ("application", false),
+            ("application/", false),
+            ("/json", false),
+            ("application/.json", false),
+            ("application/a b", false),
+            ("application/\u{e9}", false),
+            ("..", false),
+            ("", false),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(MediaType::new(text).is_well_formed(), expected, "{text:?}");
         }
     }
 
