@@ -24,7 +24,8 @@ pub enum Room<'a> {
     Image(&'a Digest),
     /// A level of ref names.
     Refs(RefLevel<'a>),
-    /// A part of the drop box.
+    /// A part of the drop box, or of the referrers of an image, which take in files as that
+    /// does.
     DropBox(&'a dyn Writable),
 }
 

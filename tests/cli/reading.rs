@@ -56,7 +56,7 @@ fn ls_shows_names() {
         (&["example.org/tools"], "app:1\n"),
         (
             &["app:1"],
-            "config.json\nexport\nlayers\nmanifest.json\nrootfs\n",
+            "config.json\nexport\nlayers\nmanifest.json\nreferrers\nrootfs\n",
         ),
         (
             &["app:1/layers"],

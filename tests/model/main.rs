@@ -50,9 +50,18 @@ struct Held {
     bytes: Vec<u8>,
 }
 
+/// An artifact about an image.
+struct Attached {
+    descriptor: Value,
+    digest: String,
+    image: usize,
+    is_there: bool,
+}
+
 struct Harness {
     layout: TestLayout,
     images: Vec<Image>,
+    attached: Vec<Attached>,
     /// The model: which image each name shows.
     refs: BTreeMap<&'static str, usize>,
     views: Arc<Views>,
@@ -71,9 +80,10 @@ struct Harness {
 impl Harness {
     fn new(mut random: Random) -> Self {
         let layout = TestLayout::new();
-        let images = (0..IMAGES)
+        let images: Vec<Image> = (0..IMAGES)
             .map(|number| image(&layout, number, &mut random))
             .collect();
+        let attached = attached(&layout, &images);
         layout.write_entries(&[]);
         let opened = Arc::new(Layout::open(layout.path(), &[]).unwrap());
         let view = opened.read_index().unwrap();
@@ -89,6 +99,7 @@ impl Harness {
         Self {
             layout,
             images,
+            attached,
             refs: BTreeMap::new(),
             views,
             vfs,
@@ -108,7 +119,9 @@ impl Harness {
     /// One operation, by chance.
     fn step(&mut self) {
         let name = NAMES[self.pick(NAMES.len())];
-        match self.pick(12) {
+        match self.pick(14) {
+            12 => self.attach_or_detach(),
+            13 => self.look_at_referrers(name),
             0 => self.set(name),
             1 => self.remove(name),
             2 => self.list(),
@@ -124,15 +137,14 @@ impl Harness {
 
     /// Writes index.json as the model has it, and lets the tree see it.
     fn publish(&mut self) {
-        let entries: Vec<Value> = self
-            .refs
-            .iter()
-            .map(|(name, image)| {
-                let mut entry = self.images[*image].descriptor.clone();
-                entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
-                entry
-            })
-            .collect();
+        let named = self.refs.iter().map(|(name, image)| {
+            let mut entry = self.images[*image].descriptor.clone();
+            entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+            entry
+        });
+        let attached = self.attached.iter().filter(|attached| attached.is_there);
+        let attached = attached.map(|attached| attached.descriptor.clone());
+        let entries: Vec<Value> = named.chain(attached).collect();
         self.layout.write_entries(&entries);
         let view = self.views.layout().read_index().unwrap();
         self.views.refresh(view);
@@ -147,6 +159,54 @@ impl Harness {
     fn remove(&mut self, name: &'static str) {
         self.refs.remove(name);
         self.publish();
+    }
+
+    /// Adds an entry for an artifact, or takes it away.
+    fn attach_or_detach(&mut self) {
+        let which = self.pick(self.attached.len());
+        self.attached[which].is_there ^= true;
+        self.publish();
+    }
+
+    /// What is about the image of a name are those artifacts that the index has, in the
+    /// directories of their types, whichever name it is.
+    fn look_at_referrers(&mut self, name: &'static str) {
+        let Some(image) = self.refs.get(name).copied() else {
+            return;
+        };
+        let path = format!("{}/referrers", written(name));
+        for artifact_type in ["a%2Feven", "a%2Fodd"] {
+            let expected = self.expected_referrers(image, artifact_type);
+            let path = format!("{path}/{artifact_type}");
+            let Some(directory) = self.walk(&path) else {
+                assert!(expected.is_empty(), "{path} is not there");
+                continue;
+            };
+            let (handle, _) = self.vfs.open_dir(directory).unwrap();
+            let listing = self.vfs.listing(handle, true).unwrap();
+            let found = (0..).map_while(|at| listing.child(at));
+            let found: Vec<String> = found
+                .map(|child| String::from_utf8_lossy(&child.name).into_owned())
+                .collect();
+            self.vfs.release_dir(handle);
+            assert_eq!(found, expected, "{path}");
+            let file = self.walk(&format!("{path}/{}/files/about", expected[0]));
+            let about = self.bytes(file.unwrap());
+            assert_eq!(about[0], u8::try_from(image).unwrap(), "{path}");
+        }
+    }
+
+    fn expected_referrers(&self, image: usize, artifact_type: &str) -> Vec<String> {
+        let all = self.attached.iter().enumerate();
+        let is_shown = |(number, attached): &(usize, &Attached)| {
+            attached.is_there && attached.image == image && written_type(*number) == artifact_type
+        };
+        let mut digests: Vec<String> = all
+            .filter(is_shown)
+            .map(|(_, attached)| attached.digest.clone())
+            .collect();
+        digests.sort();
+        digests
     }
 
     /// Looks a path up component by component, as a kernel does.
@@ -240,6 +300,8 @@ impl Harness {
         let first = |name: &&str| written(name).split('/').next().unwrap().to_owned();
         let mut expected: Vec<String> = self.refs.keys().map(first).collect();
         expected.push("incoming".into());
+        let attached = self.attached.iter().filter(|attached| attached.is_there);
+        expected.extend(attached.map(|attached| attached.digest.clone()));
         expected.sort();
         expected.dedup();
         found.sort();
@@ -367,6 +429,29 @@ fn written(name: &str) -> String {
         ".x" => "%2Ex".into(),
         other => other.into(),
     }
+}
+
+/// The directory of the type of an artifact.
+fn written_type(number: usize) -> &'static str {
+    ["a%2Feven", "a%2Fodd"][number % 2]
+}
+
+/// Four artifacts about each image, of two types.
+fn attached(layout: &TestLayout, images: &[Image]) -> Vec<Attached> {
+    let all = (0..images.len() * 4).map(|number| {
+        let image = number / 4;
+        let bytes = [image, number].map(|byte| u8::try_from(byte).unwrap());
+        let artifact_type = ["a/even", "a/odd"][number % 2];
+        let subject = &images[image].descriptor;
+        let descriptor = layout.artifact(artifact_type, "about", &bytes, Some(subject));
+        Attached {
+            digest: digest_of(&descriptor).to_string(),
+            descriptor,
+            image,
+            is_there: false,
+        }
+    });
+    all.collect()
 }
 
 /// An image with one layer of noise and text, in one of the compressions.

@@ -305,7 +305,7 @@ fn a_working_directory_in_a_moved_ref_works_on() {
         let digest = pair.digest(0);
         assert_eq!(
             ask_image("ls"),
-            "config.json\nexport\nlayers\nmanifest.json\nrootfs",
+            "config.json\nexport\nlayers\nmanifest.json\nreferrers\nrootfs",
             "{when}"
         );
         let sum = ask_image("sha256sum < manifest.json");

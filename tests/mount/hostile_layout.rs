@@ -1203,7 +1203,14 @@ fn l27_artifacts() {
         let names = mounted.names(row);
         assert_eq!(
             names,
-            ["config.json", "export", "layers", "manifest.json"],
+            [
+                "config.json",
+                "export",
+                "files",
+                "layers",
+                "manifest.json",
+                "referrers"
+            ],
             "{row}"
         );
         assert_eq!(

@@ -513,7 +513,14 @@ fn a_layer_of_another_kind_among_file_trees() {
     mounted.assert_holds("mixed", "mixed/layers/01.bin", b"what is this?");
     assert_eq!(
         mounted.names("other"),
-        ["config.json", "export", "layers", "manifest.json"]
+        [
+            "config.json",
+            "export",
+            "files",
+            "layers",
+            "manifest.json",
+            "referrers"
+        ]
     );
     assert_eq!(mounted.names("empty/rootfs"), [""; 0]);
     mounted.assert_good("empty");

@@ -258,6 +258,7 @@ fn names() {
             "export",
             "layers",
             "manifest.json",
+            "referrers",
             "rootfs",
         ]
     );
@@ -344,6 +345,7 @@ fn one_name_for_several_platforms() {
             "layers",
             "manifest.json",
             "platforms",
+            "referrers",
             "rootfs"
         ]
     );
@@ -722,6 +724,7 @@ fn default_platform() {
                         "layers",
                         "manifest.json",
                         "platforms",
+                        "referrers",
                         "rootfs"
                     ],
                     "{row}"

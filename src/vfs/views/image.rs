@@ -3,6 +3,8 @@
 //! ```text
 //! manifest.json  config.json  layers/          a manifest
 //! rootfs/                                      if it is an image's
+//! files/                                       if it is any other artifact's
+//! referrers/                                   what is about it
 //! export/                                      the whole as an archive
 //! index.json  platforms/  + the above          an image index; the default platform's
 //! manifest.json or index.json, nothing else    what cannot be read
@@ -15,7 +17,7 @@ use super::faults::{claim, subject};
 use super::files::FilesDir;
 use super::place::Place;
 use super::xattr::{self, Xattrs};
-use super::{Views, export, layers, platforms};
+use super::{Views, artifact, export, layers, platforms, referrers};
 use crate::export::Root;
 use crate::oci::limits::Limit;
 use crate::oci::{Descriptor, Document, DocumentType, ImageManifest, MediaType};
@@ -177,7 +179,7 @@ pub(super) fn claims(descriptors: &[Descriptor]) -> String {
 }
 
 /// The manifest's own children; also shown at the top of an index for its default. What is
-/// exported is the `whole`.
+/// exported, and what referrers are about, is the `whole`.
 #[must_use]
 pub(super) fn manifest_children(
     views: &Arc<Views>,
@@ -202,7 +204,10 @@ pub(super) fn manifest_children(
             name: b"rootfs".to_vec(),
             node: Arc::new(FilesDir::rootfs(views, place, descriptor, created)),
         });
+    } else {
+        children.push(artifact::directory(views, place, descriptor, created));
     }
+    children.extend(referrers::directory(views, place, whole, descriptor));
     let root = Root {
         names: place.names().clone(),
         descriptors: whole.to_vec(),

@@ -4,6 +4,8 @@
 //! refs ──► level ──► image ──┬─► platforms ──► image …
 //!   │                        ├─► layers ──► tar, link, files
 //!   │                        ├─► files ──► tree          rootfs, a layer's own tree
+//!   │                        ├─► artifact                files/ by the titles of layers
+//!   │                        ├─► referrers ──► image …   what is about it
 //!   │                        ├─► export                  the whole as an archive
 //!   │                        └─► blob
 //!   └────► control (.ocifs)
@@ -13,6 +15,7 @@
 //! images and below hang on digests and hold what they need; only the directory levels of
 //! ref names, the root first of all, look at the present snapshot at each request.
 
+mod artifact;
 mod blob;
 mod control;
 mod directory;
@@ -29,8 +32,10 @@ mod opened;
 mod place;
 mod platforms;
 mod reachable;
+mod referrers;
 pub mod refs;
 mod source;
+mod titles;
 mod tree;
 mod xattr;
 
@@ -55,6 +60,8 @@ use self::loaded::{Loaded, Turns};
 use self::opened::HeldLayers;
 use self::place::Place;
 use self::reachable::Reachable;
+pub use self::referrers::Attach;
+use self::referrers::{KnownEdges, MadeTypes};
 use self::refs::Snapshot;
 use super::Error;
 use super::attr::{Attr, Device, FileKind, Lifetime, Time};
@@ -112,6 +119,8 @@ pub struct Views {
     /// Levels that were made and below which nothing stands yet.
     made: Mutex<BTreeSet<Vec<Name>>>,
     reachable: Reachable,
+    edges: KnownEdges,
+    made_types: Mutex<MadeTypes>,
     /// When images were made, by the digest of their manifest or index: asked for again
     /// and again by listings of all refs, and much smaller than the documents.
     created: Mutex<LruCache<Digest, Time>>,
@@ -122,6 +131,7 @@ pub struct Views {
     /// What stands in the root as the drop box; an empty directory where nothing is
     /// accepted.
     drop_box: OnceLock<PlacedDropBox>,
+    attach: OnceLock<PlacedAttach>,
     options: ViewsOptions,
     owner: (u32, u32),
     since: SystemTime,
@@ -139,6 +149,15 @@ struct PlacedDropBox {
 impl fmt::Debug for PlacedDropBox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.node.fmt(f)
+    }
+}
+
+/// What takes in referrers.
+struct PlacedAttach(Attach);
+
+impl fmt::Debug for PlacedAttach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PlacedAttach").finish_non_exhaustive()
     }
 }
 
@@ -171,11 +190,14 @@ impl Views {
             snapshot: RwLock::new(Arc::new(Snapshot::new(Arc::new(view), None))),
             made: Mutex::default(),
             reachable: Reachable::default(),
+            edges: KnownEdges::default(),
+            made_types: Mutex::default(),
             created: Mutex::new(LruCache::new(CREATED)),
             defaults: Mutex::new(LruCache::new(DEFAULTS)),
             sizes: Mutex::default(),
             warned: Mutex::default(),
             drop_box: OnceLock::new(),
+            attach: OnceLock::new(),
             options,
             owner,
             since: SystemTime::now(),
@@ -192,6 +214,16 @@ impl Views {
     /// first one counts.
     pub fn place_drop_box(&self, node: Arc<dyn Node>, status: Status) {
         let (Ok(()) | Err(_)) = self.drop_box.set(PlacedDropBox { node, status });
+    }
+
+    /// Lets files be written into `referrers/` of images, each directory of a type by the node
+    /// that `attach` gives for it. Only the first one counts.
+    pub fn accept_referrers(&self, attach: Attach) {
+        let (Ok(()) | Err(_)) = self.attach.set(PlacedAttach(attach));
+    }
+
+    fn attach(&self) -> Option<&Attach> {
+        self.attach.get().map(|placed| &placed.0)
     }
 
     /// How the drop box fares; null where there is none.

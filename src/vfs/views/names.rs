@@ -85,7 +85,29 @@ fn digit(byte: &u8) -> Option<u8> {
 
 /// One component of a ref name as a file name; `depth` 0 is the mount root.
 fn component(raw: &str, depth: usize) -> Name {
-    let reserved = is_reserved(raw, depth);
+    let is_own = (depth == 0 && raw == "incoming") || (depth > 0 && IMAGE_NAMES.contains(&raw));
+    written(raw, is_own || is_reserved(raw))
+}
+
+/// Any text as one name inside an image directory, by the same rules. What the mount shows
+/// beside refs is not there, so that names of that stay as they are.
+#[must_use]
+pub fn part(raw: &str) -> Name {
+    written(raw, is_reserved(raw))
+}
+
+/// The text that [`part`] writes as `name`; none where it writes no text so, or only a
+/// longer one.
+#[must_use]
+pub fn raw_part(name: &[u8]) -> Option<String> {
+    let raw = match name {
+        b"%" => String::new(),
+        name => String::from_utf8(decode(name)?).ok()?,
+    };
+    (part(&raw) == name).then_some(raw)
+}
+
+fn written(raw: &str, reserved: bool) -> Name {
     let mut written = Vec::with_capacity(raw.len());
     for (at, byte) in raw.bytes().enumerate() {
         if needs_escape(byte) || (reserved && at == 0) {
@@ -103,12 +125,10 @@ fn component(raw: &str, depth: usize) -> Name {
     written
 }
 
-/// Whether the mount, or a program that walks it, takes this name for something else.
-fn is_reserved(raw: &str, depth: usize) -> bool {
-    raw.starts_with('.')
-        || (depth == 0 && raw == "incoming")
-        || is_digest(raw)
-        || (depth > 0 && IMAGE_NAMES.contains(&raw))
+/// Whether a program that walks the mount takes this name for something else, wherever it
+/// stands.
+fn is_reserved(raw: &str) -> bool {
+    raw.starts_with('.') || is_digest(raw)
 }
 
 /// Whether a component is a whole digest of a registered algorithm. A tag that is a git
@@ -215,6 +235,43 @@ mod tests {
         for (row, path, expected) in rows {
             let levels: Vec<Name> = path.split('/').map(|level| level.into()).collect();
             assert_eq!(raw(&levels).as_deref(), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn parts() {
+        let long = format!("application/{}", "x".repeat(300));
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let rows = [
+            (
+                "artifact type",
+                "application/spdx+json",
+                "application%2Fspdx+json",
+            ),
+            ("with a parameter", "text/a; b=c", "text%2Fa; b=c"),
+            ("own name of images", "config.json", "config.json"),
+            ("drop box", "incoming", "incoming"),
+            ("hidden", ".gitignore", "%2Egitignore"),
+            ("two dots", "..", "%2E."),
+            ("empty", "", "%"),
+            ("percent", "%2F", "%252F"),
+            ("control", "a\u{1b}[2J\0", "a%1B[2J%00"),
+            ("digest", &digest, &format!("%73{}", &digest[1..])),
+        ];
+        for (row, raw, expected) in rows {
+            assert_eq!(part(raw), expected.as_bytes(), "{row}");
+            assert_eq!(raw_part(expected.as_bytes()).as_deref(), Some(raw), "{row}");
+        }
+        assert_eq!(part(&long).len(), MAX_LEN);
+        for (row, name) in [
+            ("shortened", &part(&long)[..]),
+            ("lower case", b"a%2fb"),
+            ("needlessly encoded", b"%61"),
+            ("half a digit", b"a%2"),
+            ("not encoded", b".x"),
+            ("no text", b"\xff"),
+        ] {
+            assert_eq!(raw_part(name), None, "{row}");
         }
     }
 

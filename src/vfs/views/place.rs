@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::export::Names;
+use crate::oci::Digest;
 use crate::vfs::node::{Name, NodeKey};
 
 /// A place below the mount root.
@@ -14,6 +15,8 @@ pub(super) struct Place {
     nesting: u64,
     /// What the image is called that this place is in; nothing where it is found by digest.
     names: Arc<Names>,
+    /// What was gone through by `referrers/` to get here.
+    gone_through: Arc<Vec<Digest>>,
 }
 
 impl Place {
@@ -38,6 +41,20 @@ impl Place {
     #[must_use]
     pub(super) fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// This place, gone to through what `digests` name.
+    #[must_use]
+    pub(super) fn through(mut self, digests: &[Digest]) -> Self {
+        let all = self.gone_through.iter().chain(digests).cloned();
+        self.gone_through = Arc::new(all.collect());
+        self
+    }
+
+    /// What was gone through by `referrers/` to get here.
+    #[must_use]
+    pub(super) fn gone_through(&self) -> &[Digest] {
+        &self.gone_through
     }
 
     /// The place called `name` in this one.
