@@ -31,6 +31,12 @@ pub(crate) fn place(
     let reporter = drop_box.clone();
     let status = Box::new(move || reporter.status());
     source.views.place_drop_box(drop_box.node(), status);
+    let taker = drop_box.clone();
+    source
+        .views
+        .accept_referrers(Box::new(move |subject, artifact_type| {
+            taker.attachments(subject, artifact_type)
+        }));
     drop_box
 }
 

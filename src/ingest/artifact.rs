@@ -14,7 +14,7 @@ use crate::store::layout::index::draft::named;
 use crate::store::layout::writer::SealedBlob;
 
 /// The type of an artifact of which nothing is known, as ORAS writes it.
-const UNKNOWN_ARTIFACT: &str = "application/vnd.unknown.artifact.v1";
+pub const UNKNOWN_ARTIFACT: &str = "application/vnd.unknown.artifact.v1";
 
 /// The media type of a file of which nothing is known.
 const UNKNOWN_FILE: &str = "application/octet-stream";
@@ -44,7 +44,7 @@ impl ArtifactOptions {
         Self {
             name: match &name.target {
                 Target::Ref(name) => Some(name.clone()),
-                Target::Blob(_) => None,
+                Target::Blob(_) | Target::Attached(_) => None,
             },
             title: name.title.clone(),
             artifact_type: MediaType::new(UNKNOWN_ARTIFACT),

@@ -42,9 +42,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
-pub use artifact::ArtifactOptions;
+pub use artifact::{ArtifactOptions, UNKNOWN_ARTIFACT};
 pub use error::{Error, ErrorClass};
-pub use name::{Name, Target};
+pub use name::{Attachment, Name, Target};
 pub use prepared::{BlobReport, Image, Kind, Prepared, Published, Report};
 
 use crate::archive::Dialect;
@@ -136,6 +136,15 @@ impl Ingest {
     pub fn prepare(&self, received: SealedBlob, name: &Name) -> Result<Prepared, Error> {
         let ref_name = match &name.target {
             Target::Blob(expected) => return self.blob(received, name, expected.as_ref()),
+            Target::Attached(attachment) => {
+                let Attachment {
+                    subject,
+                    artifact_type,
+                } = &**attachment;
+                let options =
+                    ArtifactOptions::referrer(artifact_type.clone(), &name.title, subject.clone());
+                return self.artifact(received, &options);
+            }
             Target::Ref(ref_name) => ref_name,
         };
         match sniff::sniff(&received, &self.options.limits)? {

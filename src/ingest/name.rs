@@ -5,7 +5,7 @@
 //! empty, `.` or `..`; what the grammar of ref names does not have becomes `-`.
 
 use super::Error;
-use crate::oci::{Digest, RefName};
+use crate::oci::{Descriptor, Digest, MediaType, RefName};
 
 /// The extensions that are no part of a name, the longer before the shorter.
 const EXTENSIONS: [&[u8]; 6] = [b".tar.gz", b".tar.zst", b".tar", b".tgz", b".oci", b".json"];
@@ -26,6 +26,17 @@ pub enum Target {
     Ref(RefName),
     /// A blob without an entry; the one with this digest, if the name is one.
     Blob(Option<Digest>),
+    /// An artifact about something that the layout has, whatever its content is.
+    Attached(Box<Attachment>),
+}
+
+/// What an artifact is about, and what kind of artifact it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The manifest or index that it is about.
+    pub subject: Descriptor,
+    /// Its type, and that of its only layer.
+    pub artifact_type: MediaType,
 }
 
 impl Name {
@@ -49,6 +60,15 @@ impl Name {
     pub fn of_blob(name: &[u8]) -> Self {
         Self {
             target: Target::Blob(digest(name)),
+            title: title(name),
+        }
+    }
+
+    /// The name of a file that is to be an artifact about something.
+    #[must_use]
+    pub fn attached(name: &[u8], attachment: Attachment) -> Self {
+        Self {
+            target: Target::Attached(Box::new(attachment)),
             title: title(name),
         }
     }

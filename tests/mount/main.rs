@@ -26,6 +26,7 @@ mod life;
 mod lost_refs;
 mod odd_names;
 mod patience;
+mod referrers;
 mod refs_writing;
 mod rootfs;
 mod sample;

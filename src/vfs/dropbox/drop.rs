@@ -16,7 +16,7 @@ use super::DropBox;
 use super::closer::Closer;
 use super::commits::Made;
 use super::course::{Closing, Course, Stage};
-use super::place::Place;
+use super::place::{Place, Shelf};
 use super::refusal::Refusal;
 use crate::ingest::{self, Report};
 use crate::oci::Digest;
@@ -24,6 +24,9 @@ use crate::store::ReadAt;
 use crate::store::layout::writer::{BlobWriter, SealedBlob, StoredBlob};
 use crate::vfs::error::Error;
 use crate::vfs::writable::Holder;
+
+/// How long a receipt is found that nothing lists.
+const UNLISTED_RECEIPT: Duration = Duration::from_secs(60);
 
 /// How long an open waits for the one before to go: the kernel tells of the last close
 /// when the program has long gone on.
@@ -182,6 +185,13 @@ impl Drop {
     pub(super) fn is_visible(&self) -> bool {
         let state = self.state.lock();
         !state.is_removed && !matches!(state.course.stage(), Stage::Refused(_))
+    }
+
+    /// Whether it is a receipt for something that is listed in its place already.
+    pub(super) fn is_shown_elsewhere(&self) -> bool {
+        let state = self.state.lock();
+        let is_about = matches!(state.place.shelf, Shelf::Referrers(_));
+        is_about && !state.course.is_open() && matches!(state.course.stage(), Stage::Committed)
     }
 
     /// Size and time.
@@ -464,6 +474,16 @@ impl Drop {
         }
         self.dropbox.refuse(&place, self.owner, &refusal);
         true
+    }
+
+    /// Forgets a receipt that nothing lists, after a while.
+    pub(super) fn expire_receipt(self: &Arc<Self>, now: Instant) {
+        let idle = now.saturating_duration_since(self.state.lock().touched);
+        if idle > UNLISTED_RECEIPT && self.is_shown_elsewhere() {
+            let place = self.place();
+            self.remove();
+            self.dropbox.take_out(&place, self);
+        }
     }
 
     /// Commits what is there, if the name asks for it.

@@ -9,6 +9,11 @@
 //! └── blobs/          the same for blobs without an entry
 //! ```
 //!
+//! The directories of artifact types in `referrers/` of an image take in drops as well
+//! ([`DropBox::attachments`]), which become artifacts about the image. There a receipt is found
+//! under its name and not listed, and goes after a minute: what is listed is what the layout
+//! has.
+//!
 //! Each drop follows its own [`course`]; which close commits it is decided there, and what
 //! it becomes by [`crate::ingest`]. The views know nothing of all this: the box is placed
 //! in their root, and what it commits they see in the index.
@@ -41,14 +46,15 @@ pub use limits::Limits;
 use self::drop::Drop;
 use self::limits::Accounts;
 use self::nodes::{DropNode, ShelfNode};
-use self::place::{BLOBS, Place, Shelf};
+use self::place::{About, BLOBS, Place, Shelf};
 use self::refusal::{ErrorFile, Refusal};
 use self::running::Running;
 use self::session::Sessions;
 use self::table::Table;
 use super::error::Error;
 use super::node::{Child, Node};
-use super::writable::{Caller, Created, OpenMode, RenameMode};
+use super::writable::{Caller, Created, OpenMode, RenameMode, Writable};
+use crate::oci::{Descriptor, MediaType};
 
 /// How the drop box behaves.
 #[derive(Debug, Clone)]
@@ -102,6 +108,17 @@ impl DropBox {
         Arc::new(ShelfNode::new(self, Shelf::Refs))
     }
 
+    /// What takes in artifacts of this type about `subject`.
+    #[must_use]
+    pub fn attachments(
+        self: &Arc<Self>,
+        subject: &Descriptor,
+        artifact_type: &MediaType,
+    ) -> Arc<dyn Writable> {
+        let about = Arc::new(About::new(subject, artifact_type));
+        Arc::new(ShelfNode::new(self, Shelf::Referrers(about)))
+    }
+
     /// Takes nothing in any more, and waits for the commits that are under way; how many
     /// still are when the time is up.
     pub fn close(&self, patience: Duration) -> usize {
@@ -114,6 +131,7 @@ impl DropBox {
             if drop.expire(now) {
                 log::warn!("{}: nobody went on with it", drop.place().shown());
             }
+            drop.expire_receipt(now);
         }
         if let Some(sessions) = &self.sessions {
             sessions.expire(now);
@@ -142,7 +160,7 @@ impl DropBox {
             .sessions
             .iter()
             .flat_map(|sessions| sessions.names())
-            .map(|name| json!({"path": Place::new(Shelf::Refs, &name).shown()}))
+            .map(|name| json!({"path": Place::new(&Shelf::Refs, &name).shown()}))
             .collect();
         json!({"under_way": drops, "refused": refusals, "sessions": sessions})
     }
@@ -227,7 +245,7 @@ impl DropBox {
 
     /// The refusal that the file at `place` tells.
     fn find_refusal(&self, place: &Place) -> Option<(Place, Arc<ErrorFile>)> {
-        let subject = Place::new(place.shelf, refusal::subject(&place.name)?);
+        let subject = Place::new(&place.shelf, refusal::subject(&place.name)?);
         self.table.find_refusal(&subject)
     }
 
@@ -237,13 +255,13 @@ impl DropBox {
                 Some(Arc::new(ShelfNode::new(self, Shelf::Blobs)))
             }
             Shelf::Refs => self.sessions.as_ref()?.find(&place.name),
-            Shelf::Blobs => None,
+            Shelf::Blobs | Shelf::Referrers(_) => None,
         }
     }
 
-    fn list(self: &Arc<Self>, shelf: Shelf) -> Vec<Child> {
+    fn list(self: &Arc<Self>, shelf: &Shelf) -> Vec<Child> {
         let mut children = Vec::new();
-        if shelf == Shelf::Refs {
+        if *shelf == Shelf::Refs {
             children.push(Child {
                 name: BLOBS.to_vec(),
                 node: Arc::new(ShelfNode::new(self, Shelf::Blobs)),
@@ -251,16 +269,17 @@ impl DropBox {
             children.extend(self.sessions.iter().flat_map(|sessions| sessions.list()));
         }
         let drops = self.table.drops().into_iter();
-        children.extend(drops.filter(|drop| drop.is_visible()).filter_map(|drop| {
+        let is_listed = |drop: &Arc<Drop>| drop.is_visible() && !drop.is_shown_elsewhere();
+        children.extend(drops.filter(is_listed).filter_map(|drop| {
             let place = drop.place();
-            (place.shelf == shelf).then(|| Child {
+            (place.shelf == *shelf).then(|| Child {
                 name: place.name,
                 node: Arc::new(DropNode::new(drop)),
             })
         }));
         for (place, file) in self.table.refusals() {
             let name = refusal::file_name(&place.name);
-            if place.shelf == shelf && children.iter().all(|child| child.name != name) {
+            if place.shelf == *shelf && children.iter().all(|child| child.name != name) {
                 children.push(Child { name, node: file });
             }
         }

@@ -17,7 +17,8 @@ use crate::vfs::writable::{
     Writable, XattrMode,
 };
 
-/// A directory: `incoming/` or `incoming/blobs/`.
+/// A directory: `incoming/`, `incoming/blobs/`, or the part of `referrers/TYPE/` of an image
+/// that takes in drops.
 #[derive(Debug)]
 pub(super) struct ShelfNode {
     dropbox: Arc<DropBox>,
@@ -31,7 +32,7 @@ impl ShelfNode {
     }
 
     fn place(&self, name: &[u8]) -> Place {
-        Place::new(self.shelf, name)
+        Place::new(&self.shelf, name)
     }
 
     /// Whether `name` is that of a session.
@@ -43,11 +44,13 @@ impl ShelfNode {
 
 impl Node for ShelfNode {
     fn key(&self) -> NodeKey {
-        let path: &[u8] = match self.shelf {
-            Shelf::Refs => b"incoming",
-            Shelf::Blobs => b"incoming/blobs",
+        let path = match &self.shelf {
+            Shelf::Refs => b"incoming".to_vec(),
+            Shelf::Blobs => b"incoming/blobs".to_vec(),
+            // The kernel knows the directory that this is a part of.
+            Shelf::Referrers(_) => self.place(b"").shown().into_bytes(),
         };
-        NodeKey::place(path.to_vec(), String::new(), 0)
+        NodeKey::place(path, String::new(), 0)
     }
 
     fn kind(&self) -> FileKind {
@@ -69,7 +72,7 @@ impl Node for ShelfNode {
     }
 
     fn list(&self) -> Result<Vec<Child>, Error> {
-        Ok(self.dropbox.list(self.shelf))
+        Ok(self.dropbox.list(&self.shelf))
     }
 }
 
@@ -93,7 +96,7 @@ impl Writable for ShelfNode {
         if self.dropbox.find(&self.place(name)).is_some() {
             return Err(Error::Exists);
         }
-        match (new, self.shelf, &self.dropbox.sessions) {
+        match (new, &self.shelf, &self.dropbox.sessions) {
             (NewNode::Directory(mode), Shelf::Refs, Some(sessions)) => {
                 sessions.make(caller, name, mode)
             }
@@ -138,6 +141,12 @@ impl Writable for ShelfNode {
                 sessions.rename(name, new_name, how)
             }
             _ => {
+                // What was dropped for one purpose is not what it is for another.
+                let is_about = |shelf: &Shelf| matches!(shelf, Shelf::Referrers(_));
+                let is_moved = self.shelf != to.shelf;
+                if is_moved && (is_about(&self.shelf) || is_about(&to.shelf)) {
+                    return Err(Error::CrossDevice);
+                }
                 let (from, to) = (self.place(name), to.place(new_name));
                 self.dropbox.rename(&from, &to, how)
             }

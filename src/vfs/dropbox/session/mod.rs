@@ -338,7 +338,7 @@ impl Sessions {
         let published = publish();
         // It may have been renamed meanwhile.
         let name = self.name_of(tree).unwrap_or_default();
-        let place = Place::new(Shelf::Refs, &name);
+        let place = Place::new(&Shelf::Refs, &name);
         match published {
             Ok(()) => {
                 log::info!("{} is published", place.shown());
@@ -365,7 +365,7 @@ impl Sessions {
 
     fn refuse(&self, name: &[u8], owner: (u32, u32), error: &Error) {
         if let Some(dropbox) = self.dropbox() {
-            let place = Place::new(Shelf::Refs, name);
+            let place = Place::new(&Shelf::Refs, name);
             dropbox.refuse(&place, owner, &Refusal::from(error.clone()));
         }
     }
@@ -389,7 +389,7 @@ impl Sessions {
 
     fn dismiss(&self, name: &[u8]) {
         if let Some(dropbox) = self.dropbox() {
-            dropbox.dismiss(&Place::new(Shelf::Refs, name));
+            dropbox.dismiss(&Place::new(&Shelf::Refs, name));
         }
     }
 
@@ -403,7 +403,7 @@ impl Sessions {
 
     /// Why the session was not published when that was tried last.
     fn refusal_of(&self, tree: &Arc<Tree>) -> Option<Vec<u8>> {
-        let place = Place::new(Shelf::Refs, &self.name_of(tree)?);
+        let place = Place::new(&Shelf::Refs, &self.name_of(tree)?);
         let (_, file) = self.dropbox()?.table.find_refusal(&place)?;
         Some(super::shown::fault(file.fault()))
     }
