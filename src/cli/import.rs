@@ -1,6 +1,6 @@
 //! `ocifs import`: files become images of a layout, as in the drop box of a mount.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -12,8 +12,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 
 use anyhow::Context;
 use clap::Args;
-use ocifs::ingest::{BlobReport, Image, Ingest, IngestOptions, Name, Prepared, Report};
-use ocifs::oci::RefName;
+use ocifs::ingest::{
+    Attachment, BlobReport, Image, Ingest, IngestOptions, Name, Prepared, Report, UNKNOWN_ARTIFACT,
+};
+use ocifs::oci::{MediaType, RefName};
 use ocifs::store::LayoutWriter;
 use ocifs::store::layout::refs::Collision;
 use ocifs::store::layout::writer::SealedBlob;
@@ -25,7 +27,7 @@ use super::error::Refusal;
 use super::output::{self, printable};
 use super::problem::{self, Problem};
 use super::progress::{Progress, TICK};
-use super::{format, source};
+use super::{format, source, subject};
 
 /// How many bytes of standard input are read at a time.
 const CHUNK: usize = 1 << 20;
@@ -43,6 +45,14 @@ pub(crate) struct Arguments {
     /// The name of what brings none, instead of the file's.
     #[arg(long, value_name = "REF")]
     name: Option<RefName>,
+    /// Bring each file in as an artifact about this image: a ref, or a digest that a ref
+    /// leads to.
+    #[arg(long, value_name = "REF", conflicts_with = "name")]
+    subject: Option<OsString>,
+    /// The type of these artifacts, such as application/spdx+json [default:
+    /// application/vnd.unknown.artifact.v1].
+    #[arg(long, value_name = "TYPE", requires = "subject", value_parser = artifact_type)]
+    artifact_type: Option<MediaType>,
     /// Move refs that exist.
     #[arg(long)]
     allow_delete: bool,
@@ -51,12 +61,23 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+fn artifact_type(text: &str) -> Result<MediaType, String> {
+    let artifact_type = MediaType::new(text);
+    match artifact_type.is_well_formed() {
+        true => Ok(artifact_type),
+        false => Err("it must be a media type, such as application/spdx+json".to_owned()),
+    }
+}
+
 /// Brings in one file after the other.
 ///
 /// # Errors
 /// If the layout cannot be written, or a file has no name.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let names = names(arguments)?;
+    let names = match &arguments.subject {
+        Some(subject) => attached(arguments, subject)?,
+        None => names(arguments)?,
+    };
     allow_many_files();
     let writer = source::open_writer(&arguments.layout)?;
     let mut problems = Vec::new();
@@ -112,6 +133,25 @@ fn names(arguments: &Arguments) -> anyhow::Result<Vec<Name>> {
         }
     };
     arguments.files.iter().map(name).collect()
+}
+
+/// The names of files that become artifacts about `subject`.
+fn attached(arguments: &Arguments, subject: &OsStr) -> anyhow::Result<Vec<Name>> {
+    if arguments.files.iter().any(|file| is_stdin(file)) {
+        return Err(Refusal::usage(
+            "standard input has no name that an artifact could have as its title: give a file",
+        ));
+    }
+    let unknown = || MediaType::new(UNKNOWN_ARTIFACT);
+    let attachment = Attachment {
+        subject: subject::find(&arguments.layout, subject)?,
+        artifact_type: arguments.artifact_type.clone().unwrap_or_else(unknown),
+    };
+    let name = |file: &PathBuf| {
+        let own = file.file_name().unwrap_or_default();
+        Name::attached(own.as_bytes(), attachment.clone())
+    };
+    Ok(arguments.files.iter().map(name).collect())
 }
 
 fn is_stdin(file: &Path) -> bool {

@@ -31,6 +31,7 @@ mod sample;
 mod shown;
 mod source;
 mod status;
+mod subject;
 mod tag;
 mod tree;
 mod unmount;

@@ -237,3 +237,84 @@ fn what_can_be_read_only_once() {
     assert_eq!(sample.names().last().map(String::as_str), Some("piped"));
     verify_layout(layout);
 }
+
+#[test]
+fn files_become_artifacts_about_an_image() {
+    let sample = Sample::new();
+    let layer = sample.layout.layer(Compression::Gzip, &[("a", b"1")]);
+    let image = sample.layout.image_for("linux/amd64", &[layer]);
+    let index = sample.layout.image_index(std::slice::from_ref(&image));
+    sample.layout.add_ref("app:1", &image);
+    sample.layout.add_ref("multi/app", &index);
+    sample.layout.add_ref(
+        "bad",
+        &json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": format!("sha256:{}", "0".repeat(64)),
+            "size": 7,
+        }),
+    );
+    let (sbom, other) = (sample.file("sbom.json", b"{}"), sample.file("other", b"x"));
+    let spdx = "application/spdx+json";
+    let import = |arguments: &[&str]| {
+        let layout = sample.layout.path().to_str().unwrap();
+        ocifs(&[&["import", layout], arguments].concat())
+    };
+    let newest = || {
+        let entry = sample.layout.entries().pop().unwrap();
+        let manifest = fs::read(sample.layout.blob_path(&entry)).unwrap();
+        (entry, serde_json::from_slice::<Value>(&manifest).unwrap())
+    };
+    let output = import(&[&sbom, "--subject", "app:1", "--artifact-type", spdx]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let (entry, manifest) = newest();
+    assert_eq!(entry["artifactType"], spdx);
+    assert_eq!(manifest["subject"]["digest"], image["digest"]);
+    assert_eq!(manifest["layers"][0]["mediaType"], spdx);
+    assert!(stdout(&output).starts_with(entry["digest"].as_str().unwrap()));
+    // By its digest it is the same.
+    let count = sample.layout.entries().len();
+    let digest = image["digest"].as_str().unwrap();
+    let again = import(&[&sbom, "--subject", digest, "--artifact-type", spdx]);
+    assert!(again.status.success(), "{}", stderr(&again));
+    assert_eq!(sample.layout.entries().len(), count);
+    let output = import(&[&sbom, &other, "--subject", "multi/app", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report.as_array().unwrap().len(), 2, "{}", stderr(&output));
+    let (entry, manifest) = newest();
+    assert_eq!(manifest["subject"]["digest"], index["digest"]);
+    assert_eq!(entry["artifactType"], "application/vnd.unknown.artifact.v1");
+
+    let before = Fingerprint::of(sample.layout.path());
+    let rows: [(&str, &[&str], i32); 7] = [
+        ("no such ref", &[&sbom, "--subject", "none"], 1),
+        ("no image", &[&sbom, "--subject", "multi"], 1),
+        (
+            "a manifest that is missing",
+            &[&sbom, "--subject", "bad"],
+            1,
+        ),
+        (
+            "a name as well",
+            &[&sbom, "--subject", "app:1", "--name", "x"],
+            2,
+        ),
+        ("a type of nothing", &[&sbom, "--artifact-type", spdx], 2),
+        (
+            "no type",
+            &[&sbom, "--subject", "app:1", "--artifact-type", "spdx"],
+            2,
+        ),
+        ("no title", &["-", "--subject", "app:1"], 2),
+    ];
+    for (name, arguments, status) in rows {
+        let output = import(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{name}: {}",
+            stderr(&output)
+        );
+    }
+    assert_eq!(before, Fingerprint::of(sample.layout.path()));
+}

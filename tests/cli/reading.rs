@@ -186,3 +186,41 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = super::common::run("bash", &["-c", &script]);
     assert!(output.status.success(), "{}", stderr(&output));
 }
+
+#[test]
+fn what_is_about_an_image_is_told() {
+    let sample = Sample::new();
+    let layout = &sample.layout;
+    let before = sample.json("inspect", &["app:1"]);
+    assert_eq!(before["referrers"], serde_json::json!([]));
+    let sbom = layout.artifact(
+        "application/spdx+json",
+        "sbom.json",
+        b"{}",
+        Some(&sample.image),
+    );
+    layout.add_entry(&sbom);
+    let image = sample.json("inspect", &["app:1"]);
+    assert_eq!(
+        image["referrers"],
+        serde_json::json!([{
+            "artifact_type": "application/spdx+json",
+            "digest": sbom["digest"],
+            "size": sbom["size"],
+            "media_type": sbom["mediaType"],
+        }])
+    );
+    let text = stdout(&sample.ocifs("inspect", &["app:1"]));
+    let digest = sbom["digest"].as_str().unwrap();
+    let line = text.lines().find(|line| line.contains(digest)).unwrap();
+    assert!(line.contains("application/spdx+json"), "{text}");
+    let directory = "app:1/referrers/application%2Fspdx+json";
+    assert_eq!(
+        stdout(&sample.ocifs("ls", &[directory])),
+        format!("{digest}\n")
+    );
+    let path = format!("{directory}/{digest}/files/sbom.json");
+    assert_eq!(sample.ocifs("cat", &[&path]).stdout, b"{}");
+    let about = sample.json("inspect", &[digest]);
+    assert_eq!(about["manifest"]["subject"], sample.image["digest"]);
+}

@@ -10,6 +10,7 @@ use ocifs::vfs::node::Node;
 use serde_json::{Map, Value, json};
 
 use super::super::{format, tree};
+use super::referrers::Referrer;
 use super::summary::blob_problem;
 use super::{Problem, Source};
 
@@ -31,6 +32,8 @@ pub(super) struct Image {
     pub(super) index: Option<About>,
     pub(super) platforms: Option<Vec<Platform>>,
     pub(super) manifest: Option<Manifest>,
+    /// What is about it.
+    pub(super) referrers: Vec<Referrer>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -93,6 +96,7 @@ impl Image {
             index: None,
             platforms: None,
             manifest: None,
+            referrers: Referrer::list(node)?,
             problems: Vec::new(),
         };
         let descriptors = match node.find(b"index.json")? {
@@ -232,6 +236,7 @@ impl Image {
                 platforms.iter().map(Platform::json).collect::<Vec<_>>()
             }),
             "manifest": self.manifest.as_ref().map(Manifest::json),
+            "referrers": self.referrers.iter().map(Referrer::json).collect::<Vec<_>>(),
         })
     }
 }

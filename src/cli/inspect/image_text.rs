@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::super::format::{self, Align};
 use super::super::output;
 use super::image::{About, Image, Layer, Manifest, Platform};
-use super::{clean, row};
+use super::{clean, referrers, row};
 
 impl Image {
     /// The description for people.
@@ -39,6 +39,7 @@ impl Image {
             }
             manifest.put(&mut text);
         }
+        referrers::put(&mut text, &self.referrers);
         text
     }
 }

@@ -5,6 +5,7 @@
 mod image;
 mod image_text;
 mod node;
+mod referrers;
 mod summary;
 
 use std::ffi::OsString;
