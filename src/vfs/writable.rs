@@ -148,7 +148,8 @@ pub struct Created {
     pub file: Arc<dyn OpenFile>,
 }
 
-/// A node of the drop box. The defaults answer as a place would where that is not done.
+/// A node of the drop box, or of a place that takes in files as that does. The defaults
+/// answer as a place would where that is not done.
 ///
 /// Who wants something is checked by the kernel, by modes, where the mount lets other users
 /// in; without that there is one user.

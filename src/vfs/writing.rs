@@ -5,6 +5,7 @@
 //! | in an image | nobody: it is never changed |
 //! | a level of ref names | a commit to the index ([`super::Naming`]), where refs can be changed |
 //! | the drop box | its nodes ([`Writable`]) |
+//! | what is about an image | likewise; what is written there is a drop |
 //!
 //! A rename has two places: from the drop box to a level of ref names it publishes.
 

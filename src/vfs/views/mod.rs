@@ -13,7 +13,8 @@
 //!
 //! [`Views`] holds what all nodes share and the present [`Snapshot`] of names. Nodes of
 //! images and below hang on digests and hold what they need; only the directory levels of
-//! ref names, the root first of all, look at the present snapshot at each request.
+//! ref names, the root first of all, and what is about an image look at the present snapshot
+//! at each request.
 
 mod artifact;
 mod blob;
