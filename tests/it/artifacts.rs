@@ -199,6 +199,10 @@ fn image(layout: &TestLayout, name: &str) -> Value {
     image
 }
 
+/// Name, type of the config, layers, and the names in `files/`; none where there is no such
+/// directory.
+type Row<'a> = (&'a str, &'a str, Vec<Value>, Option<&'a [&'a str]>);
+
 #[test]
 fn files_of_artifacts() -> TestResult {
     let layout = TestLayout::new();
@@ -208,7 +212,7 @@ fn files_of_artifacts() -> TestResult {
     let simple = "application/vnd.dev.cosign.simplesigning.v1+json";
     let wasm = "application/wasm";
     let of = |media_type, title, bytes: &str| layer(&layout, media_type, title, bytes.as_bytes());
-    let rows: [(&str, &str, Vec<Value>, Option<&[&str]>); 9] = [
+    let rows: [Row<'_>; 9] = [
         (
             "several files, as ORAS pushes them",
             EMPTY,

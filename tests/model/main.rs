@@ -436,10 +436,10 @@ fn written_type(number: usize) -> &'static str {
     ["a%2Feven", "a%2Fodd"][number % 2]
 }
 
-/// Four artifacts about each image, of two types.
+/// An artifact of each of two types about each image.
 fn attached(layout: &TestLayout, images: &[Image]) -> Vec<Attached> {
-    let all = (0..images.len() * 4).map(|number| {
-        let image = number / 4;
+    let all = (0..images.len() * 2).map(|number| {
+        let image = number / 2;
         let bytes = [image, number].map(|byte| u8::try_from(byte).unwrap());
         let artifact_type = ["a/even", "a/odd"][number % 2];
         let subject = &images[image].descriptor;

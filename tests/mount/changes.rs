@@ -464,7 +464,7 @@ impl Flapping {
             return Err(format!("{} bytes of a mixed index.json", bytes.len()));
         }
         let app = fs::read_dir(root.join("app")).map_err(fail("app"))?;
-        if app.count() != 5 {
+        if app.count() != 6 {
             return Err("a partial image directory".into());
         }
         let bytes = fs::read(root.join("app/manifest.json")).map_err(fail("manifest"))?;

@@ -231,7 +231,7 @@ fn what_cannot_be_done_beside_an_image_says_why() {
         (&format!("mkdir {first}/dir"), "Read-only file system"),
         ("mkdir app:1/referrers/spdx", "Invalid argument"),
         (&format!("mkdir {first}"), "File exists"),
-        (&format!("cp $FILES/x app:1/referrers/a%2Fnone/"), "No"),
+        ("cp $FILES/x app:1/referrers/a%2Fnone/", "No"),
     ];
     let before = sample.layout.entries();
     for (script, expected) in rows {
