@@ -6,7 +6,7 @@
 //! digests are of the very bytes that were decoded.
 
 use crate::store::ReadAt;
-use crate::stream::checkpoint::deflate::{self, SPACING};
+use crate::stream::checkpoint::deflate;
 use crate::stream::checkpoint::{Checkpoint, Restart};
 use crate::stream::error::Error;
 use crate::stream::gzip::{self, Trailer};
@@ -171,7 +171,7 @@ impl<'a> Pass<'a> {
                 })?,
                 gzip::Event::Boundary { bit_offset } => {
                     idle.block(self.limits)?;
-                    if self.keep == Keep::Table && self.since_checkpoint() >= SPACING {
+                    if self.keep == Keep::Table && self.is_due(bit_offset / 8) {
                         let window = decoder.window();
                         self.deflate_mark(bit_offset, window)?;
                     }
@@ -221,9 +221,10 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Decoded bytes since the last checkpoint.
-    fn since_checkpoint(&self) -> u64 {
-        self.start.0 + self.len as u64 - self.checkpoint_at.0
+    /// Whether a checkpoint that costs a window is due, after `covered` stored bytes.
+    fn is_due(&self, covered: u64) -> bool {
+        let since = self.start.0 + self.len as u64 - self.checkpoint_at.0;
+        since >= deflate::spacing(self.checkpoints.heap.len() as u64, covered)
     }
 
     /// Makes a checkpoint here, which ends the current span.

@@ -23,8 +23,9 @@ const AHEAD: usize = 3;
 /// How many threads do that: more would compete with those who read.
 const WORKERS: usize = 2;
 
-/// How many spans a stretch has at least; it ends at a checkpoint.
-const STRETCH: u32 = 6;
+/// How many spans a stretch has at least; it ends at a checkpoint. Where gzip checkpoints are
+/// close, they are about so far apart.
+const STRETCH: u32 = 4;
 
 /// Which spans before the one that is read must be in the cache. Reading at random leaves
 /// fewer behind.

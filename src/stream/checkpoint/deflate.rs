@@ -4,10 +4,13 @@
 //! section 2). Most of its bytes are never referred to again: [`pack`] finds those that
 //! are, sets the others to zero, and compresses what results to a tenth of its size.
 //!
-//! How it finds them: the bytes after the checkpoint are decoded three times, each time
-//! after another made-up window. A byte that came from window position `i` shows `i` in
-//! two of them and differs between two, so that it tells itself from a literal.
-//! References reach 32 KiB back, so 32 KiB of output are enough to look at.
+//! How it finds them: the bytes after the checkpoint are decoded twice, each time after
+//! another made-up window. A byte that came from window position `i` shows the low bits of
+//! `i` in one and the high ones in the other, and differs between the two, so that it tells
+//! itself from a literal. References reach 32 KiB back, so 32 KiB of output are enough to
+//! look at.
+
+use std::ops::RangeInclusive;
 
 use crate::store::ReadAt;
 use crate::stream::error::Error;
@@ -15,9 +18,23 @@ use crate::stream::gzip::{Decoder, Event};
 use crate::stream::inflate::{Stop, WINDOW_SIZE};
 use crate::stream::input::Direct;
 
-/// How far checkpoints are apart, in decoded bytes. A random read decodes half of it on
-/// average; half the spacing would double the size of all windows, and with it the Toc.
-pub(in crate::stream) const SPACING: u64 = 7 << 18;
+/// How far checkpoints are apart, in decoded bytes, while all windows together are small
+/// beside the stored bytes, and where they are large. A random read decodes half of it on
+/// average; half the spacing doubles the size of all windows, and with it the Toc.
+const SPACING: RangeInclusive<u64> = 1 << 20..=7 << 18;
+
+/// What is small and what is large then, in millionths of the stored bytes: about where the
+/// spacing balances, the Toc has less than a two-hundredth of them.
+const SHARE: RangeInclusive<u64> = 3700..=4300;
+
+/// How far the next checkpoint is to be from the last one, in decoded bytes, when the
+/// windows so far have `used` bytes for the `covered` stored ones.
+pub(in crate::stream) fn spacing(used: u64, covered: u64) -> u64 {
+    let share = used.saturating_mul(1_000_000) / covered.max(1);
+    let above = share.clamp(*SHARE.start(), *SHARE.end()) - SHARE.start();
+    let range = SPACING.end() - SPACING.start();
+    SPACING.start() + range * above / (SHARE.end() - SHARE.start())
+}
 
 /// A window's compression level: higher ones gain less than a twentieth here.
 const LEVEL: i32 = 3;
@@ -61,8 +78,10 @@ fn used_bytes(
     let pattern = |byte: fn(usize) -> usize| -> Vec<u8> {
         (0..len).map(|i| byte(i).to_le_bytes()[0]).collect()
     };
-    let mut outputs = Vec::with_capacity(3);
-    for window in [pattern(|i| i), pattern(|i| i >> 8), pattern(|i| !i)] {
+    // The upper bit of the second is not that of the first.
+    let patterns = [pattern(|i| i), pattern(|i| (i >> 8) | (!i & 0x80))];
+    let mut outputs = Vec::with_capacity(patterns.len());
+    for window in patterns {
         match decode(source, bit_offset, &window) {
             Ok(output) => outputs.push(output),
             Err(error @ (Error::Read { .. } | Error::Shrunk)) => return Err(error),
@@ -70,9 +89,9 @@ fn used_bytes(
         }
     }
     let mut used = vec![false; len];
-    for ((&low, &high), &inverse) in outputs[0].iter().zip(&outputs[1]).zip(&outputs[2]) {
-        if low != inverse {
-            let position = usize::from(low) | usize::from(high) << 8;
+    for (&low, &high) in outputs[0].iter().zip(&outputs[1]) {
+        if low != high {
+            let position = usize::from(low) | usize::from(high & 0x7f) << 8;
             if let Some(used) = used.get_mut(position) {
                 *used = true;
             }
@@ -97,4 +116,64 @@ fn decode(source: &dyn ReadAt, bit_offset: u64, window: &[u8]) -> Result<Vec<u8>
     }
     output.truncate(len);
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::DeflateEncoder;
+
+    use super::*;
+
+    #[test]
+    fn spacing_grows_with_what_windows_take() {
+        const CLOSE: u64 = 1 << 20;
+        const FAR: u64 = 7 << 18;
+        // Bytes of windows, stored bytes, spacing.
+        let rows = [
+            (0, 0, CLOSE),
+            (0, 1 << 30, CLOSE),
+            (3_700, 1_000_000, CLOSE),
+            (4_000, 1_000_000, CLOSE + (FAR - CLOSE) / 2),
+            (4_300, 1_000_000, FAR),
+            (1, 0, FAR),
+            (u64::MAX, 1, FAR),
+        ];
+        for (used, covered, expected) in rows {
+            assert_eq!(spacing(used, covered), expected, "{used} of {covered}");
+        }
+    }
+
+    /// What a stream refers to is kept of its window, and little else.
+    #[test]
+    fn the_bytes_that_matter_are_found() -> Result<(), Box<dyn std::error::Error>> {
+        // Bytes without a pattern, so that only what is written twice is referred to.
+        let mut state = 1_u32;
+        let mut noise = |len: usize| -> Vec<u8> {
+            let next = |_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state.to_be_bytes()[0]
+            };
+            (0..len).map(next).collect()
+        };
+        let window = noise(WINDOW_SIZE);
+        for referred in [400..464, 0x7f7f..0x7fc0, 0x8000 - 40..0x8000] {
+            let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+            encoder.write_all(&window)?;
+            encoder.flush()?;
+            let bit_offset = encoder.get_ref().len() as u64 * 8;
+            encoder.write_all(&window[referred.clone()])?;
+            encoder.write_all(&noise(500))?;
+            let mut stream = encoder.finish()?;
+            stream.extend_from_slice(&[0; 8]);
+            let used = used_bytes(&stream, bit_offset, window.len())?.ok_or("not deflate data")?;
+            let found = used.iter().filter(|used| **used).count();
+            let is_found = used[referred.clone()].iter().all(|used| *used);
+            assert!(is_found, "{referred:?}");
+            assert!(found < referred.len() + 64, "{referred:?}: {found}");
+        }
+        Ok(())
+    }
 }
