@@ -28,7 +28,7 @@ use crate::stream::offset::BlobOffset;
 use crate::stream::scratch::{Room, Scratch};
 use crate::stream::zstd::{FRAME, FrameHeader};
 use crate::stream::zstd_blocks::{
-    Code, Entropy, TableSource, Unparsed, describe_predefined, read_block,
+    BlockHeader, Code, Entropy, HEADER_LEN, TableSource, Unparsed, describe_predefined, read_block,
 };
 
 /// The most bytes that a packed dictionary unpacks to: the largest window, its ranges, and
@@ -54,11 +54,12 @@ const HEAD_LEN: usize = 6;
 /// Where in that the window is.
 const WINDOW_AT: usize = 5;
 
-/// For so many stored bytes room is made at once.
+/// So many stored bytes are read at once.
 const MAX_STORED: u64 = 32 << 20;
 
-/// A window's compression level.
-const LEVEL: i32 = 3;
+/// A dictionary's compression level: lower ones make them a sixteenth longer, higher ones
+/// hardly shorter.
+const LEVEL: i32 = 6;
 
 /// What is known between two blocks of a frame.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -235,13 +236,53 @@ pub(in crate::stream) fn read_frame(
     (from, to): (BlobOffset, Option<BlobOffset>),
     frame: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    // Without a known end it is that of the frame; room grows as it is read.
-    let len = to.map_or(0, |to| to.0.saturating_sub(from.0).min(MAX_STORED));
-    frame.clear();
-    frame.reserve_exact(usize::try_from(len).unwrap_or(0) + HEAD_LEN);
-    frame.extend_from_slice(&FRAME.to_le_bytes());
+    let len = to.map(|to| to.0.saturating_sub(from.0));
+    match len.filter(|len| *len <= MAX_STORED) {
+        Some(len) => {
+            // What is left of another frame is overwritten; to clear it would cost as much.
+            frame.resize(HEAD_LEN + usize::try_from(len).unwrap_or(0), 0);
+            let read = source.read_at(&mut frame[HEAD_LEN..], from.0);
+            if read.map_err(Error::from_read)? as u64 != len {
+                return Err(Error::Truncated);
+            }
+            end_frame(frame)?;
+        }
+        None => read_blocks(source, (from, to), frame)?,
+    }
+    frame[..4].copy_from_slice(&FRAME.to_le_bytes());
     // The dictionary says how large the window is.
-    frame.extend_from_slice(&[0, 0]);
+    frame[4..HEAD_LEN].fill(0);
+    Ok(())
+}
+
+/// Cuts what lies behind the last block of a frame, and marks that one as the last.
+fn end_frame(frame: &mut Vec<u8>) -> Result<(), Error> {
+    let mut at = HEAD_LEN;
+    loop {
+        let header = frame.get(at..).and_then(<[u8]>::first_chunk);
+        let header = BlockHeader::parse(*header.ok_or(Error::Truncated)?);
+        let end = at + HEADER_LEN + header.body_len();
+        if end > frame.len() {
+            return Err(Error::Truncated);
+        }
+        if header.is_last || end == frame.len() {
+            frame[at] |= 1;
+            frame.truncate(end);
+            return Ok(());
+        }
+        at = end;
+    }
+}
+
+/// As [`read_frame`], but for the frame's header: block by block, where it is not known, or
+/// very far, where they end.
+fn read_blocks(
+    source: &dyn ReadAt,
+    (from, to): (BlobOffset, Option<BlobOffset>),
+    frame: &mut Vec<u8>,
+) -> Result<(), Error> {
+    frame.clear();
+    frame.extend_from_slice(&[0; HEAD_LEN]);
     let mut chunks = Direct(source);
     let mut input = Input::at(from);
     loop {
@@ -366,6 +407,51 @@ mod tests {
             }
         }
         Ok(())
+    }
+
+    /// A block of `len` bytes as they are, with its header.
+    fn raw_block(len: u8, is_last: bool) -> Vec<u8> {
+        let mut block = vec![len << 3 | u8::from(is_last), 0, 0];
+        block.extend((0..len).map(|byte| byte ^ len));
+        block
+    }
+
+    #[test]
+    fn blocks_are_read_alike_with_and_without_a_known_end() -> Result<(), Error> {
+        let blocks = [(5, false), (0, false), (31, false), (7, true)];
+        let blocks = blocks.map(|(len, is_last)| raw_block(len, is_last));
+        let stored = [
+            &b"before"[..],
+            &blocks.concat(),
+            b"checksum and another frame",
+        ]
+        .concat();
+        let starts: Vec<u64> = (0..=blocks.len())
+            .map(|count| 6 + blocks[..count].concat().len() as u64)
+            .collect();
+        let (mut at_once, mut in_turn) = (vec![0xff; 500], Vec::new());
+        for (index, from) in starts[..blocks.len()].iter().enumerate() {
+            let ends = starts[index + 1..].iter().copied();
+            for to in ends.chain([starts[blocks.len()] + 8]) {
+                let places = (BlobOffset(*from), Some(BlobOffset(to)));
+                read_frame(&stored, places, &mut at_once)?;
+                read_blocks(&stored, places, &mut in_turn)?;
+                assert_eq!(at_once[HEAD_LEN..], in_turn[HEAD_LEN..], "{from} to {to}");
+                assert_eq!(at_once[..HEAD_LEN], [0x28, 0xb5, 0x2f, 0xfd, 0, 0]);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn blocks_that_are_cut_are_no_frame() {
+        let stored = [raw_block(5, false), raw_block(7, false)].concat();
+        let mut frame = Vec::new();
+        for to in 0..=20 {
+            let places = (BlobOffset(0), Some(BlobOffset(to)));
+            let read = read_frame(&stored, places, &mut frame);
+            assert_eq!(read.is_ok(), [8, 18].contains(&to), "up to {to}");
+        }
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl<'a> Lookahead<'a> {
     /// The spans up to the next checkpoint, about `spacing` decoded bytes; none at the end
     /// of the frame.
     pub(super) fn next_interval(&mut self, spacing: u64) -> Result<Vec<Ahead>, Refusal> {
-        let near = spacing * 3 / 4..=spacing * 5 / 4;
+        let near = spacing * 3 / 4..=(spacing * 5 / 4).min(self.max_interval);
         self.read(spacing, *near.end() + spacing)?;
         let base = self
             .queue

@@ -54,7 +54,7 @@
 //! and no byte. It is an improvement and no more: whatever it cannot follow leaves the frame
 //! without checkpoints, and no error.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use crate::store::ReadAt;
 use crate::stream::checkpoint::dictionary::{Dictionary, read_frame, window_descriptor};
@@ -83,8 +83,9 @@ pub struct Density {
     pub max_share: u32,
 }
 
-/// Up to how much of [`Density::max_share`] checkpoints count as cheap.
-const CHEAP_PERCENT: u64 = 15;
+/// Up to how much of [`Density::max_share`] checkpoints count as cheap, and from where on as
+/// dear, in thousandths of it. In between, where most layers end, their distance grows.
+const CHEAP: RangeInclusive<u64> = 130..=185;
 
 impl Default for Density {
     fn default() -> Self {
@@ -106,12 +107,11 @@ impl Density {
     /// How far the next checkpoint should be, when the heap has `used` bytes for the
     /// `covered` stored ones: first what makes reads fast, then what keeps it small.
     fn spacing(&self, used: u64, covered: u64) -> u64 {
-        let max_share = u64::from(self.max_share);
-        if used * 1000 * 100 <= covered.saturating_mul(max_share * CHEAP_PERCENT) {
-            u64::from(self.spacing)
-        } else {
-            self.max_interval()
-        }
+        let most = (covered.saturating_mul(self.max_share.into()) / 1000).max(1);
+        let share = (used.saturating_mul(1000) / most).clamp(*CHEAP.start(), *CHEAP.end());
+        let (above, range) = (share - CHEAP.start(), CHEAP.end() - CHEAP.start());
+        let spacing = u64::from(self.spacing);
+        spacing + spacing * above / range
     }
 }
 
