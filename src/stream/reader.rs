@@ -18,9 +18,9 @@ use crate::stream::sniff::Compression;
 use crate::stream::span::{self, SpanId, SpanTable};
 use crate::stream::span_cache::{Parked, SpanCache, SpanKey};
 
-/// How many spans that are decoded on the way to another one are kept, about those between
-/// two gzip checkpoints: what lies close before it is likely to be read as well, what lies
-/// far is not.
+/// How many spans that are decoded on the way to another one are kept at most, more than
+/// those between two gzip checkpoints: what lies close before it is likely to be read as
+/// well, what lies far is not.
 const KEPT_ON_THE_WAY: u32 = 8;
 
 /// A compressed stream, read at positions of its decoded bytes.
@@ -160,7 +160,7 @@ impl Stream {
                 cursor: open()?,
             },
         };
-        while id.0 - parked.next.0 > KEPT_ON_THE_WAY {
+        while id.0 - parked.next.0 > self.kept_on_the_way() {
             self.decode(&mut parked)?;
         }
         loop {
@@ -232,7 +232,7 @@ impl Stream {
             unpacked
                 .decode(&mut frame, scratch, output)
                 .map_err(|fault| Error::ZstdFrame { at: from, fault })?;
-            let kept = SpanId(first.0.max(id.0.saturating_sub(KEPT_ON_THE_WAY)));
+            let kept = SpanId(first.0.max(id.0.saturating_sub(self.copied_on_the_way(id))));
             self.keep_all(kept..end, &output[self.len(first, kept)..], id)
         });
         pool.give_frame(frame);
@@ -258,6 +258,30 @@ impl Stream {
             decoded = rest;
         }
         wanted.ok_or_else(|| self.changed(id))
+    }
+
+    /// How many spans before the wanted one are worth keeping: none that would be gone
+    /// before they are read.
+    fn kept_on_the_way(&self) -> u32 {
+        let all = (KEPT_ON_THE_WAY as usize + 1) * span::SPAN_SIZE;
+        if self.cache.has_room_for(all) {
+            KEPT_ON_THE_WAY
+        } else {
+            0
+        }
+    }
+
+    /// As [`Self::kept_on_the_way`], where keeping takes a copy: none unless somebody has
+    /// read just behind, and so comes from there.
+    fn copied_on_the_way(&self, id: SpanId) -> u32 {
+        let all = self.kept_on_the_way();
+        let after = (1..=all).map(|step| SpanId(id.0.saturating_add(step)));
+        let mut keys = after.map(|span| self.key(span));
+        if keys.any(|key| self.cache.contains(&key)) {
+            all
+        } else {
+            0
+        }
     }
 
     /// Compares a decoded span with its check, and keeps it.

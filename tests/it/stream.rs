@@ -8,13 +8,17 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use ocifs::store::ReadAt;
-use ocifs::stream::{Error, Limits, SpanCache, SpanTable, Stream, TarOffset, find_checkpoints};
+use ocifs::stream::checkpoint::Restart;
+use ocifs::stream::{
+    Error, Limits, SpanCache, SpanId, SpanTable, Stream, TarOffset, find_checkpoints,
+};
 use proptest::prelude::*;
 
 use crate::sample::{
     Random, TestResult, gzip, gzip_members, layer_like, skippable, zstd, zstd_frames, zstd_stream,
 };
 use crate::targets::access::{self, pass};
+use crate::targets::blocks;
 
 fn decode(blob: &Vec<u8>) -> Result<Vec<u8>, Error> {
     pass(blob, 1 << 16, &Limits::default()).map(|(_, decoded)| decoded)
@@ -567,6 +571,39 @@ fn many_readers_of_one_stream() -> TestResult {
                 });
             }
         });
+    }
+    Ok(())
+}
+
+#[test]
+fn what_lies_before_is_kept_for_those_who_come_from_behind() -> TestResult {
+    const LEAST: u64 = 192 << 10;
+    let bytes = layer_like(8 << 20, 17);
+    let blob = zstd_stream(&bytes, 3, 20);
+    let (table, _) = pass(&blob, 1 << 16, &Limits::default())?;
+    blocks::improve(&table, &blob, 2 << 20);
+    // The fourth span after a checkpoint within the frame.
+    let ids = table.checkpoints().list.iter();
+    let id = ids.filter_map(|checkpoint| match checkpoint.restart {
+        Restart::Dictionary { end, .. } if end.0 >= checkpoint.span.0 + 4 => {
+            Some(SpanId(checkpoint.span.0 + 3))
+        }
+        _ => None,
+    });
+    let id = id.last().ok_or("no such checkpoint")?;
+    let start = table.start_of(id).0;
+    // Memory, and the most and the least that is kept after a read, and after one before it.
+    let rows = [(64 << 20, 2 * LEAST, 4 * LEAST), (512 << 10, 2 * LEAST, 0)];
+    let table = Arc::new(table);
+    for (memory, most, least) in rows {
+        let cache = Arc::new(SpanCache::new(memory));
+        let stream = Stream::new(Arc::clone(&table), Arc::new(blob.clone()), cache.clone());
+        let mut buf = [0];
+        stream.read_at(&mut buf, TarOffset(start))?;
+        assert!(cache.used() < most, "{memory}: {}", cache.used());
+        stream.read_at(&mut buf, TarOffset(start - 1))?;
+        assert!(cache.used() >= least, "{memory}: {}", cache.used());
+        assert_eq!(buf[0], bytes[usize::try_from(start - 1)?], "{memory}");
     }
     Ok(())
 }
