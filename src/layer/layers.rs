@@ -275,9 +275,10 @@ impl Layers {
     }
 }
 
-/// How much of `memory` is left for what decoding itself needs, such as windows.
+/// How much of `memory` is left for what decoding itself needs, such as windows, and for
+/// what the allocator does not give back.
 fn while_decoding(memory: u64) -> u64 {
-    (memory / 4).min(64 << 20)
+    (memory / 2).min(80 << 20)
 }
 
 impl Drop for Layers {

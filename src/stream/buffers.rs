@@ -10,21 +10,38 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// How many buffers are kept for spans to come.
+use crate::stream::span::SPAN_SIZE;
+
+/// How many buffers are kept for spans to come at most.
 const SPARE: usize = 16;
+
+/// How much of the memory for spans these may take beside it, as a divisor.
+const SPARE_PART: u64 = 4;
 
 /// Buffers have a multiple of this many bytes, so that most fit most spans.
 const STEP: usize = 64 << 10;
 
 /// The buffers that hold nothing just now.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+#[derive(Debug, Clone)]
+pub(super) struct Buffers {
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    most: usize,
+}
 
 impl Buffers {
+    /// None yet; later some, but few beside a cache of `memory` bytes.
+    pub(super) fn new(memory: u64) -> Self {
+        let fitting = memory / SPARE_PART / SPAN_SIZE as u64;
+        Self {
+            spare: Arc::default(),
+            most: usize::try_from(fitting).unwrap_or(SPARE).clamp(1, SPARE),
+        }
+    }
+
     /// A buffer of `len` bytes of any content.
     pub(super) fn take(&self, len: usize) -> Buffer {
         let room = len.next_multiple_of(STEP);
-        let mut spare = self.0.lock();
+        let mut spare = self.spare.lock();
         let fits = |buffer: &Vec<u8>| (room..=2 * room).contains(&buffer.capacity());
         let found = spare.iter().rposition(fits);
         let found = found.map(|at| spare.swap_remove(at));
@@ -74,8 +91,8 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        let mut spare = self.home.0.lock();
-        if spare.len() == SPARE {
+        let mut spare = self.home.spare.lock();
+        if spare.len() == self.home.most {
             // One that nothing has fitted into for so long.
             spare.remove(0);
         }
@@ -87,6 +104,8 @@ impl Drop for Buffer {
 mod tests {
     use super::*;
 
+    const MEMORY: u64 = 256 << 20;
+
     #[test]
     fn a_buffer_is_used_again_by_what_fits() {
         let rows = [
@@ -96,7 +115,7 @@ mod tests {
             ("longer", 100 << 10, 200 << 10, false),
         ];
         for (name, first, second, expected) in rows {
-            let buffers = Buffers::default();
+            let buffers = Buffers::new(MEMORY);
             let place = buffers.take(first).as_ptr();
             let buffer = buffers.take(second);
             assert_eq!(buffer.len(), second, "{name}");
@@ -106,9 +125,11 @@ mod tests {
 
     #[test]
     fn few_are_kept() {
-        let buffers = Buffers::default();
-        let many: Vec<_> = (0..SPARE + 3).map(|_| buffers.take(1)).collect();
-        drop(many);
-        assert_eq!(buffers.0.lock().len(), SPARE);
+        for (memory, expected) in [(0, 1), (12 << 20, 12), (MEMORY, SPARE)] {
+            let buffers = Buffers::new(memory);
+            let many: Vec<_> = (0..SPARE + 3).map(|_| buffers.take(1)).collect();
+            drop(many);
+            assert_eq!(buffers.spare.lock().len(), expected, "{memory}");
+        }
     }
 }

@@ -60,7 +60,7 @@ impl SpanCache {
             spans: Mutex::new(Budget::new(memory)),
             parked: Mutex::new(Budget::new(PARKED)),
             retired: Mutex::default(),
-            buffers: Buffers::default(),
+            buffers: Buffers::new(memory),
             scratch: ScratchPool::new(memory),
             ahead: ReadAhead::default(),
         }
