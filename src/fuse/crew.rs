@@ -22,11 +22,23 @@
 //! Who rests goes back by itself when there are no requests any more, so that all threads
 //! are with the kernel when the mount ends.
 //!
+//! Somebody who looks at files one by one sends the next request some microseconds after an
+//! answer. So the one thread that then waits for it alone looks for it a little while
+//! before it sleeps ([`LINGER`]), if the last request came as soon: a thread that is awake
+//! need not be woken. It does so only while there is a processor for that: none is taken
+//! from those who decode, nor from the one who asks.
+//!
 //! Invariant: while a thread rests, one is with the kernel or will be within two ticks.
 
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::load;
 
 /// How often the deputy looks. Less would wake it for nothing more often than it is needed;
 /// more would let those wait whose request comes while another one takes long.
@@ -44,11 +56,20 @@ const HURRY: Duration = Duration::from_micros(5);
 /// many that did not one less.
 const PATIENCE: u32 = 16;
 
+/// How long a thread looks for the next request before it sleeps: about as long as falling
+/// asleep and being woken take.
+const LINGER: Duration = Duration::from_micros(50);
+
+/// How often is looked at whether a processor is free; that takes some microseconds.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Crew {
     state: Mutex<State>,
     called: Condvar,
+    /// Where the requests come from.
+    device: OnceLock<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -68,6 +89,12 @@ struct State {
     answered: Instant,
     hurried: u32,
     calm: u32,
+    /// Whether the last request came soon after an answer.
+    is_prompt: bool,
+    /// Whether a processor was free, and when that was looked at.
+    has_room: bool,
+    looked: Option<Instant>,
+    processors: usize,
 }
 
 impl Crew {
@@ -84,11 +111,22 @@ impl Crew {
             answered: Instant::now(),
             hurried: 0,
             calm: 0,
+            is_prompt: false,
+            has_room: false,
+            looked: None,
+            processors: thread::available_parallelism().map_or(1, usize::from),
         };
         Self {
             state: Mutex::new(state),
             called: Condvar::new(),
+            device: OnceLock::new(),
         }
+    }
+
+    /// Lets threads look at `device` for requests before they sleep. Only the first one
+    /// counts.
+    pub(super) fn look_at(&self, device: OwnedFd) {
+        drop(self.device.set(device));
     }
 
     /// Notes that the calling thread has got a request. What that gives is to be dropped
@@ -117,11 +155,32 @@ impl Crew {
         state.answered = Instant::now();
         if state.with_kernel < state.wanted {
             state.with_kernel += 1;
+            let lingers = state.lingers();
+            drop(state);
+            if lingers {
+                self.linger();
+            }
             return;
         }
         state.resting += 1;
         self.rest(&mut state);
         state.resting -= 1;
+    }
+
+    /// Looks for the next request for a while; whether there is one.
+    fn linger(&self) -> bool {
+        let Some(device) = self.device.get() else {
+            return false;
+        };
+        let start = Instant::now();
+        while start.elapsed() < LINGER {
+            let mut look = [PollFd::new(device, PollFlags::IN)];
+            // Where the mount has ended, who reads sees that.
+            if poll(&mut look, Some(&Timespec::default())) != Ok(0) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Waits until this thread is with the kernel again.
@@ -156,10 +215,27 @@ impl Crew {
 }
 
 impl State {
+    /// Whether a thread that is about to be with the kernel looks for requests before.
+    fn lingers(&mut self) -> bool {
+        self.is_prompt && self.with_kernel == 1 && self.has_room()
+    }
+
+    /// Whether a processor is free for who lingers.
+    fn has_room(&mut self) -> bool {
+        let is_old = |looked: Instant| self.answered.duration_since(looked) >= LOOK;
+        if self.looked.is_none_or(is_old) {
+            self.looked = Some(self.answered);
+            self.has_room = load::is_light(self.processors);
+        }
+        self.has_room
+    }
+
     /// Looks at whether the request that was just taken has waited; whether one more thread
     /// is wanted because of it.
     fn adapt(&mut self) -> bool {
-        if self.answered.elapsed() < HURRY {
+        let since = self.answered.elapsed();
+        self.is_prompt = since < LINGER;
+        if since < HURRY {
             self.calm = 0;
             self.hurried += 1;
             if self.hurried == PATIENCE {
@@ -202,8 +278,9 @@ impl Drop for Turn<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::io::Write;
     use std::sync::{Arc, Barrier, mpsc};
-    use std::thread::{self, JoinHandle};
+    use std::thread::JoinHandle;
 
     use super::*;
 
@@ -284,6 +361,54 @@ mod tests {
             drop(crew.take());
             crew.state.lock().wanted == 1
         });
+    }
+
+    #[test]
+    fn who_lingers_sees_a_request() -> std::io::Result<()> {
+        let (requests, mut client) = std::io::pipe()?;
+        let crew = Crew::new(1);
+        assert!(!crew.linger(), "there is no device");
+        crew.look_at(requests.into());
+        assert!(!crew.linger(), "there is no request");
+        client.write_all(b"request")?;
+        assert!(crew.linger(), "there is one");
+        drop(client);
+        assert!(crew.linger(), "there will be none any more");
+        Ok(())
+    }
+
+    #[test]
+    fn only_the_one_who_waits_alone_lingers_for_prompt_requests() {
+        // Whether the last request was prompt, how many are with the kernel, whether there
+        // is a processor for it.
+        let rows = [
+            (true, 1, true, true),
+            (false, 1, true, false),
+            (true, 2, true, false),
+            (true, 1, false, false),
+        ];
+        for (is_prompt, with_kernel, has_room, expected) in rows {
+            let crew = Crew::new(2);
+            let mut state = crew.state.lock();
+            (state.is_prompt, state.with_kernel) = (is_prompt, with_kernel);
+            // Just now, so that it is not looked at again.
+            (state.has_room, state.looked) = (has_room, Some(state.answered));
+            let name = format!("{is_prompt}, {with_kernel}, {has_room}");
+            assert_eq!(state.lingers(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_request_soon_after_an_answer_is_prompt() {
+        let crew = Crew::new(1);
+        until("one is prompt", || {
+            drop(crew.take());
+            crew.take();
+            crew.state.lock().is_prompt
+        });
+        thread::sleep(2 * LINGER);
+        drop(crew.take());
+        assert!(!crew.state.lock().is_prompt, "it came late");
     }
 
     #[test]

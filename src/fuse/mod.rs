@@ -20,6 +20,7 @@ mod convert;
 mod crew;
 mod early;
 mod filesystem;
+mod load;
 mod passthrough;
 mod replies;
 mod session;
@@ -51,7 +52,7 @@ pub(crate) struct FuseAdapter {
     vfs: Arc<Vfs>,
     passthrough: Arc<Passthrough>,
     early: Arc<Early>,
-    crew: Crew,
+    crew: Arc<Crew>,
     waiting: Arc<Waiting>,
     /// Those who wait for another program's last close, which may stand in the first line.
     opening: Arc<Waiting>,
@@ -65,7 +66,7 @@ impl FuseAdapter {
             permissions,
             passthrough: Arc::default(),
             early: Arc::default(),
-            crew: Crew::new(threads),
+            crew: Arc::new(Crew::new(threads)),
             waiting: Arc::default(),
             opening: Arc::default(),
         }

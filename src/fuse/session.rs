@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -228,12 +229,13 @@ impl Mount {
         check_device()?;
         let config = options.config();
         let adapter = FuseAdapter::new(vfs, options.permissions(), options.threads());
-        let early = adapter.early.clone();
+        let (early, crew) = (adapter.early.clone(), adapter.crew.clone());
         let session = Session::new(adapter, mountpoint, &config)
             .map_err(|error| mount_error(mountpoint, error))?;
         let notifier = Notifier(session.notifier());
         early.begin(session.notifier());
         let serve = |source| io_error("serve", mountpoint, source);
+        crew.look_at(session.as_fd().try_clone_to_owned().map_err(serve)?);
         // Dropped on the way out of here, it unmounts.
         let session = session.spawn().map_err(serve)?;
         let metadata = std::fs::metadata(mountpoint)
