@@ -94,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|name| root(&source, arguments, name.as_bytes()))
         .collect::<Result<_, _>>()?;
-    let plan = Plan::new(&source.layout, arguments.format.into(), &roots);
+    let plan = Plan::new(&*source.blobs, arguments.format.into(), &roots);
     let plan = plan.map_err(vfs::Error::from)?;
     for descriptor in plan.left_out() {
         log::warn!(
@@ -241,7 +241,7 @@ fn write(
         done: 0,
         total: plan.size(),
     };
-    let copied = export::copy(plan, &source.layout, &mut watched);
+    let copied = export::copy(plan, &*source.blobs, &mut watched);
     if stop.load(Ordering::Relaxed) {
         return Err(Refusal::failure("interrupted; nothing was exported"));
     }

@@ -323,7 +323,7 @@ impl Daemon<'_> {
 
     /// Follows changes of the index for as long as the result is kept.
     fn watch(&self) -> anyhow::Result<Watch> {
-        let layout = Arc::clone(&self.source.layout);
+        let layout = Arc::clone(&self.source.directory);
         let seen = self.source.views.snapshot().view().as_ref().clone();
         let look: Look = match self.committer.cloned() {
             Some(committer) => Box::new(move || Ok(committer.observe()?)),

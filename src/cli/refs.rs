@@ -21,7 +21,7 @@ pub(crate) fn accept(
     collision: Collision,
     mountpoint: &Path,
 ) -> anyhow::Result<Arc<Committer>> {
-    let writer = source::writer(&source.layout, source.verdicts.clone())?;
+    let writer = source::writer(&source.directory, source.verdicts.clone())?;
     let view = source.views.snapshot().view().as_ref().clone();
     let observer = {
         let shown = shown.clone();

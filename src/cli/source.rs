@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use ocifs::layer::{Layers, LayersOptions};
 use ocifs::oci::Platform;
-use ocifs::store::{CacheDir, Layout, LayoutWriter, Verdicts, View, watch};
+use ocifs::store::{BlobSource, CacheDir, Layout, LayoutWriter, Verdicts, View, watch};
 use ocifs::vfs::Vfs;
 use ocifs::vfs::views::{Views, ViewsOptions};
 
@@ -114,7 +114,9 @@ fn size(text: &str) -> Result<u64, String> {
 /// An opened layout and the tree that shows it.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) layout: Arc<Layout>,
+    pub(crate) blobs: Arc<dyn BlobSource>,
+    /// The layout directory, which can be written to.
+    pub(crate) directory: Arc<Layout>,
     pub(crate) views: Arc<Views>,
     pub(crate) vfs: Arc<Vfs>,
     pub(crate) verdicts: Arc<Verdicts>,
@@ -161,8 +163,9 @@ pub(crate) fn open(
     options: &SourceOptions,
     mounted: Option<Mounted>,
 ) -> anyhow::Result<Source> {
-    let layout = Arc::new(open_layout(path, &options.layout.shared_blobs)?);
-    let view: View = watch::first_view(&layout)?;
+    let directory = Arc::new(open_layout(path, &options.layout.shared_blobs)?);
+    let view: View = watch::first_view(&directory)?;
+    let blobs: Arc<dyn BlobSource> = directory.clone();
     let cache = cache(options)?;
     let verdicts = Arc::new(Verdicts::new(cache.as_ref()));
     let layers = Layers::new(
@@ -186,15 +189,16 @@ pub(crate) fn open(
         mountpoint: mounted.map(|mounted| mounted.mountpoint),
     };
     let views = Views::new(
-        layout.clone(),
+        blobs.clone(),
         view,
         Arc::new(layers),
         verdicts.clone(),
         views_options,
     )?;
-    let vfs = Arc::new(Vfs::new(views.root(), layout.clone()));
+    let vfs = Arc::new(Vfs::new(views.root(), blobs.clone()));
     Ok(Source {
-        layout,
+        blobs,
+        directory,
         views,
         vfs,
         verdicts,

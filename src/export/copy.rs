@@ -5,7 +5,7 @@ use std::io::Write;
 use super::graph::open_sized;
 use super::{Error, Piece, Plan};
 use crate::oci::{Descriptor, Hasher};
-use crate::store::{Blob, Layout, ReadAt, verify};
+use crate::store::{Blob, BlobSource, ReadAt, verify};
 
 /// How many bytes are read, hashed and written at a time.
 const CHUNK: usize = 1 << 20;
@@ -16,32 +16,32 @@ const CHUNK: usize = 1 << 20;
 /// # Errors
 /// [`Error::Layout`], [`Error::BlobSize`] before anything is written; [`Error::Blob`] if
 /// bytes have another digest: then what was written is worth nothing. [`Error::Write`].
-pub fn copy(plan: &Plan, layout: &Layout, out: &mut dyn Write) -> Result<(), Error> {
-    check(plan, layout)?;
+pub fn copy(plan: &Plan, blobs: &dyn BlobSource, out: &mut dyn Write) -> Result<(), Error> {
+    check(plan, blobs)?;
     let mut buf = vec![0; CHUNK];
     for piece in plan.pieces() {
         match piece {
             Piece::Bytes(bytes) => out.write_all(bytes).map_err(Error::Write)?,
-            Piece::Blob(descriptor) => copy_blob(layout, descriptor, &mut buf, out)?,
+            Piece::Blob(descriptor) => copy_blob(blobs, descriptor, &mut buf, out)?,
         }
     }
     out.flush().map_err(Error::Write)
 }
 
 /// Sees that all blobs are there; that one is missing counts more than what else is wrong.
-fn check(plan: &Plan, layout: &Layout) -> Result<(), Error> {
-    let opened = plan.claims().map(|claim| open_sized(layout, claim));
+fn check(plan: &Plan, blobs: &dyn BlobSource) -> Result<(), Error> {
+    let opened = plan.claims().map(|claim| open_sized(blobs, claim));
     let worst = opened.filter_map(Result::err).min_by_key(Error::rank);
     worst.map_or(Ok(()), Err)
 }
 
 fn copy_blob(
-    layout: &Layout,
+    blobs: &dyn BlobSource,
     descriptor: &Descriptor,
     buf: &mut [u8],
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let blob = open_sized(layout, descriptor)?;
+    let blob = open_sized(blobs, descriptor)?;
     let expected = || descriptor.digest.clone();
     let mut hasher = Hasher::new(descriptor.digest.algorithm())
         .ok_or_else(|| verify::Error::Algorithm { digest: expected() })?;

@@ -8,7 +8,7 @@ use super::oci::{self, Contents, Entries, blob_path};
 use super::plan::Member;
 use super::{Error, Names, Root};
 use crate::oci::{Descriptor, ImageManifest};
-use crate::store::Layout;
+use crate::store::BlobSource;
 
 /// The longest tag, in characters.
 ///
@@ -22,8 +22,8 @@ const MAX_REPOSITORY: usize = 255;
 ///
 /// # Errors
 /// [`Error::NoImage`], [`Error::NotAnImage`]; what is wrong with a document.
-pub(super) fn contents(layout: &Layout, roots: &[Root]) -> Result<Contents, Error> {
-    let mut graph = Graph::new(layout, Foreign::Needed);
+pub(super) fn contents(blobs: &dyn BlobSource, roots: &[Root]) -> Result<Contents, Error> {
+    let mut graph = Graph::new(blobs, Foreign::Needed);
     let (mut entries, mut images) = (Entries::default(), Images::default());
     for root in roots {
         let descriptor = root.image.as_ref().ok_or(Error::NoImage)?;

@@ -14,7 +14,7 @@ use super::Error;
 use crate::oci::limits::Limit;
 use crate::oci::media_type::Kind;
 use crate::oci::{Descriptor, Digest, Document, DocumentType, Hasher, ImageManifest};
-use crate::store::{Blob, Layout, ReadAt, layout, verify};
+use crate::store::{Blob, BlobSource, ReadAt, layout, verify};
 
 /// How many blobs an archive may have. Images have some ten, those for many platforms some
 /// hundreds; each costs a kilobyte of the plan.
@@ -50,7 +50,7 @@ type Key = (Digest, String);
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Graph<'a> {
-    layout: &'a Layout,
+    source: &'a dyn BlobSource,
     foreign: Foreign,
     /// The documents that were read; `None` for one that is not right.
     documents: HashMap<Key, Option<Arc<Document>>>,
@@ -63,9 +63,9 @@ pub(super) struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    pub(super) fn new(layout: &'a Layout, foreign: Foreign) -> Self {
+    pub(super) fn new(source: &'a dyn BlobSource, foreign: Foreign) -> Self {
         Self {
-            layout,
+            source,
             foreign,
             documents: HashMap::new(),
             read: 0,
@@ -187,8 +187,8 @@ impl<'a> Graph<'a> {
     }
 
     fn has(&self, descriptor: &Descriptor) -> bool {
-        let stat = self.layout.stat_blob(&descriptor.digest);
-        !matches!(stat, Err(layout::Error::BlobMissing { .. }))
+        let found = self.source.identify(&descriptor.digest);
+        !matches!(found, Err(layout::Error::BlobMissing { .. }))
     }
 
     /// Spec: image-spec layer.md, "Non-Distributable Layers".
@@ -254,7 +254,7 @@ impl<'a> Graph<'a> {
             digest: descriptor.digest.clone(),
             source,
         };
-        let blob = open_sized(self.layout, descriptor)?;
+        let blob = open_sized(self.source, descriptor)?;
         Limit::DocumentSize.check(blob.size()).map_err(wrong)?;
         if document_type.is_index() {
             Limit::IndexDepth.check(depth).map_err(wrong)?;
@@ -279,9 +279,9 @@ fn key(descriptor: &Descriptor) -> Key {
 /// # Errors
 /// [`Error::Layout`]; [`Error::BlobSize`]; [`Error::Document`] for data in the descriptor that
 /// differs.
-pub fn open_sized(layout: &Layout, descriptor: &Descriptor) -> Result<Blob, Error> {
+pub fn open_sized(blobs: &dyn BlobSource, descriptor: &Descriptor) -> Result<Blob, Error> {
     let digest = || descriptor.digest.clone();
-    let blob = layout.open_blob(&descriptor.digest)?;
+    let blob = blobs.open_blob(&descriptor.digest)?;
     if blob.size() != descriptor.size {
         return Err(Error::BlobSize {
             digest: digest(),

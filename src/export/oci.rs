@@ -8,7 +8,7 @@ use super::graph::{Foreign, Found, Graph};
 use super::plan::Member;
 use super::{Error, Names, Root};
 use crate::oci::{Descriptor, Digest, MediaType, Platform, annotations};
-use crate::store::Layout;
+use crate::store::BlobSource;
 
 /// The members of an archive by their paths, and what they were found by.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub(super) struct Contents {
 ///
 /// # Errors
 /// What is wrong with a document, or with the whole.
-pub(super) fn contents(layout: &Layout, roots: &[Root]) -> Result<Contents, Error> {
-    let mut graph = Graph::new(layout, Foreign::MayBeMissing);
+pub(super) fn contents(blobs: &dyn BlobSource, roots: &[Root]) -> Result<Contents, Error> {
+    let mut graph = Graph::new(blobs, Foreign::MayBeMissing);
     let mut entries = Entries::default();
     for root in roots {
         for descriptor in &root.descriptors {

@@ -17,7 +17,7 @@ use super::graph::Found;
 use super::oci::Contents;
 use super::{Error, Format, Root, docker, oci};
 use crate::oci::{Descriptor, Digest};
-use crate::store::Layout;
+use crate::store::BlobSource;
 use crate::store::source::available;
 use crate::tar;
 use crate::tar::write::{self, NewEntry, NewKind};
@@ -98,10 +98,10 @@ impl Plan {
     /// # Errors
     /// What is wrong with a document or the whole. That a blob is missing or damaged is
     /// found out by who reads it.
-    pub fn new(layout: &Layout, format: Format, roots: &[Root]) -> Result<Self, Error> {
+    pub fn new(blobs: &dyn BlobSource, format: Format, roots: &[Root]) -> Result<Self, Error> {
         let contents = match format {
-            Format::Oci => oci::contents(layout, roots)?,
-            Format::Docker => docker::contents(layout, roots)?,
+            Format::Oci => oci::contents(blobs, roots)?,
+            Format::Docker => docker::contents(blobs, roots)?,
         };
         Draft::default().finish(contents)
     }

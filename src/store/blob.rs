@@ -1,8 +1,10 @@
-//! An opened blob: its digest, its bytes, and which file they are.
+//! An opened blob: its digest, its bytes, and which file they are, or are in.
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use crate::oci::Digest;
 use crate::store::source::{FileSource, ReadAt};
@@ -17,7 +19,10 @@ pub struct Identity {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
-    /// Size in bytes.
+    /// Where in the file the bytes begin: 0 unless they are a part of it. What a compressed
+    /// file decodes to counts as the file.
+    pub offset: u64,
+    /// How many bytes they are; the size of the file unless they are a part of it.
     pub size: u64,
     /// Modification time, seconds and nanoseconds since the epoch.
     pub mtime: (i64, i64),
@@ -30,6 +35,7 @@ impl From<&Metadata> for Identity {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
+            offset: 0,
             size: metadata.len(),
             mtime: (metadata.mtime(), metadata.mtime_nsec()),
             ctime: (metadata.ctime(), metadata.ctime_nsec()),
@@ -37,13 +43,57 @@ impl From<&Metadata> for Identity {
     }
 }
 
-/// A blob file that was opened under its digest. Its bytes are not verified by that:
+impl fmt::Display for Identity {
+    /// All of it on one line, and nothing but for comparing it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            device,
+            inode,
+            offset,
+            size,
+            mtime,
+            ctime,
+        } = self;
+        write!(f, "{device} {inode} {size}")?;
+        write!(f, " {}.{:09} {}.{:09}", mtime.0, mtime.1, ctime.0, ctime.1)?;
+        match offset {
+            0 => Ok(()),
+            offset => write!(f, " at {offset}"),
+        }
+    }
+}
+
+impl Identity {
+    /// The identity of `size` bytes at `offset` of the file with this one.
+    #[must_use]
+    pub fn part(self, offset: u64, size: u64) -> Self {
+        Self {
+            offset,
+            size,
+            ..self
+        }
+    }
+}
+
+/// A blob that was opened under its digest. Its bytes are not verified by that:
 /// [`crate::store::Verdicts`] does so.
 #[derive(Debug)]
 pub struct Blob {
     digest: Digest,
     identity: Identity,
-    source: FileSource,
+    source: Source,
+}
+
+/// Where its bytes are.
+#[derive(Debug)]
+enum Source {
+    /// A file of their own.
+    File(FileSource),
+    /// A part of a file, or of what it decodes to.
+    Part {
+        container: Arc<File>,
+        bytes: Arc<dyn ReadAt>,
+    },
 }
 
 impl Blob {
@@ -63,8 +113,27 @@ impl Blob {
         Self {
             digest,
             identity: Identity::from(metadata),
-            source: FileSource::of_size(file, metadata.len()),
+            source: Source::File(FileSource::of_size(file, metadata.len())),
         }
+    }
+
+    /// Takes `bytes`, which begin at `offset` of the open file `container` or of what that
+    /// decodes to, as the blob of `digest`.
+    ///
+    /// # Errors
+    /// What `fstat` answers.
+    pub fn part(
+        digest: Digest,
+        container: Arc<File>,
+        offset: u64,
+        bytes: Arc<dyn ReadAt>,
+    ) -> io::Result<Self> {
+        let identity = Identity::from(&container.metadata()?);
+        Ok(Self {
+            digest,
+            identity: identity.part(offset, bytes.size()),
+            source: Source::Part { container, bytes },
+        })
     }
 
     /// The digest under which the file was found.
@@ -73,16 +142,33 @@ impl Blob {
         &self.digest
     }
 
-    /// The file's identity when it was opened.
+    /// The identity of its bytes when it was opened.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// The open file.
+    /// The open file that is the blob; `None` if it is a part of one.
     #[must_use]
-    pub fn file(&self) -> &File {
-        self.source.file()
+    pub fn file(&self) -> Option<&File> {
+        match &self.source {
+            Source::File(source) => Some(source.file()),
+            Source::Part { .. } => None,
+        }
+    }
+
+    /// What the identity of its bytes is now.
+    ///
+    /// # Errors
+    /// What `fstat` answers.
+    pub fn present(&self) -> io::Result<Identity> {
+        Ok(match &self.source {
+            Source::File(source) => Identity::from(&source.file().metadata()?),
+            Source::Part { container, .. } => {
+                let whole = Identity::from(&container.metadata()?);
+                whole.part(self.identity.offset, self.identity.size)
+            }
+        })
     }
 
     /// Whether the file is still as it was when it was opened.
@@ -90,16 +176,34 @@ impl Blob {
     /// # Errors
     /// What `fstat` answers.
     pub fn is_unchanged(&self) -> io::Result<bool> {
-        Ok(Identity::from(&self.file().metadata()?) == self.identity)
+        Ok(self.present()? == self.identity)
+    }
+
+    /// The same file, or part of one, as if it were opened now.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn reopen(&self) -> io::Result<Self> {
+        let digest = self.digest.clone();
+        match &self.source {
+            Source::File(source) => Self::new(digest, source.file().try_clone()?),
+            Source::Part { container, bytes } => {
+                let (container, bytes) = (Arc::clone(container), Arc::clone(bytes));
+                Self::part(digest, container, self.identity.offset, bytes)
+            }
+        }
     }
 }
 
 impl ReadAt for Blob {
     fn size(&self) -> u64 {
-        self.source.size()
+        self.identity.size
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.source.read_at(buf, offset)
+        match &self.source {
+            Source::File(source) => source.read_at(buf, offset),
+            Source::Part { bytes, .. } => bytes.read_at(buf, offset),
+        }
     }
 }

@@ -15,6 +15,6 @@ pub use blob::{Blob, Identity};
 pub use cache_dir::CacheDir;
 pub use layout::{Layout, LayoutWriter, View};
 pub use progress::Progress;
-pub use source::ReadAt;
+pub use source::{BlobSource, ReadAt};
 pub use verify::Verdicts;
 pub use watch::Watch;

@@ -1,9 +1,14 @@
-//! Bytes at positions: what every reader in the crate reads from.
+//! Bytes at positions, and blobs by digest: what every reader in the crate reads from.
 
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::oci::Digest;
+use crate::store::blob::{Blob, Identity};
+use crate::store::layout::{Error, Space};
 
 /// Bytes of a known size that can be read at any position by many threads at once.
 ///
@@ -19,6 +24,57 @@ pub trait ReadAt: Send + Sync + Debug {
     /// What the bytes beneath answer; a source that shrank since it was opened is
     /// [`io::ErrorKind::UnexpectedEof`], so that a short read always means the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+/// What a layout has beside its index, wherever it is: in a directory, or in an archive.
+///
+/// All of it is answered without reading a byte of any blob.
+pub trait BlobSource: Send + Sync + Debug {
+    /// The path by which it was opened.
+    fn path(&self) -> &Path;
+
+    /// Owner and group of what it is in.
+    ///
+    /// # Errors
+    /// What the system answers.
+    fn owner(&self) -> Result<(u32, u32), Error>;
+
+    /// The room on the file system that it is on.
+    ///
+    /// # Errors
+    /// What the system answers.
+    fn space(&self) -> Result<Space, Error>;
+
+    /// The exact bytes of the `oci-layout` file.
+    ///
+    /// # Errors
+    /// As for any file of a layout.
+    fn marker(&self) -> Result<Vec<u8>, Error>;
+
+    /// Opens the blob of `digest`. Its bytes are not verified by that.
+    ///
+    /// # Errors
+    /// [`Error::BlobMissing`] if it is not there; [`Error::FileType`] if what is there is
+    /// not a regular file.
+    fn open_blob(&self, digest: &Digest) -> Result<Blob, Error>;
+
+    /// Where the blob of `digest` is and in which state, without opening it.
+    ///
+    /// # Errors
+    /// [`Error::BlobMissing`] if it is not there.
+    fn identify(&self, digest: &Digest) -> Result<Identity, Error>;
+
+    /// The digests of all blobs of one algorithm, in no order.
+    ///
+    /// # Errors
+    /// What the system answers.
+    fn list_blobs(&self, algorithm: &str) -> Result<Vec<Digest>, Error>;
+
+    /// The names of the algorithms of which there may be blobs.
+    ///
+    /// # Errors
+    /// What the system answers.
+    fn list_algorithms(&self) -> Result<Vec<String>, Error>;
 }
 
 /// A plain file as a source. The size is the one at opening.

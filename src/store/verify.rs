@@ -250,17 +250,7 @@ pub fn digest_of_file(name: &str) -> Option<Digest> {
 }
 
 fn kept_text(identity: &Identity) -> String {
-    let Identity {
-        device,
-        inode,
-        size,
-        mtime,
-        ctime,
-    } = identity;
-    format!(
-        "{MAGIC}\n{device} {inode} {size} {}.{:09} {}.{:09}\n",
-        mtime.0, mtime.1, ctime.0, ctime.1
-    )
+    format!("{MAGIC}\n{identity}\n")
 }
 
 /// Reads all of `blob` and compares digests.

@@ -47,7 +47,7 @@ pub use node::{Caching, Name, Node, OpenFile, Patience, Stretch};
 pub use writable::{Caller, Room, Writable};
 pub use writing::CreatedEntry;
 
-use crate::store::Layout;
+use crate::store::BlobSource;
 use crate::store::layout::Space;
 
 /// The longest name that the kernel sends or takes, in bytes; also of an extended
@@ -68,7 +68,7 @@ pub struct Entry {
 /// The file system.
 #[derive(Debug)]
 pub struct Vfs {
-    layout: Arc<Layout>,
+    blobs: Arc<dyn BlobSource>,
     inodes: InodeTable,
     files: HandleTable<dyn OpenFile>,
     directories: HandleTable<OpenDirectory>,
@@ -78,11 +78,11 @@ pub struct Vfs {
 }
 
 impl Vfs {
-    /// A file system whose root is `root` and whose room is that around `layout`.
+    /// A file system whose root is `root` and whose room is that around `blobs`.
     #[must_use]
-    pub fn new(root: Arc<dyn Node>, layout: Arc<Layout>) -> Self {
+    pub fn new(root: Arc<dyn Node>, blobs: Arc<dyn BlobSource>) -> Self {
         Self {
-            layout,
+            blobs,
             inodes: InodeTable::new(root),
             files: HandleTable::default(),
             directories: HandleTable::default(),
@@ -298,7 +298,7 @@ impl Vfs {
     /// # Errors
     /// What the system answers.
     pub fn space(&self) -> Result<Space, Error> {
-        Ok(self.layout.space()?)
+        Ok(self.blobs.space()?)
     }
 
     fn entry(&self, node: &Arc<dyn Node>) -> Result<Entry, Error> {

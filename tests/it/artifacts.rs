@@ -43,6 +43,7 @@ const WRITE: OpenMode = OpenMode {
 
 /// The tree of a layout, with or without what takes in files.
 struct Tree {
+    opened: Arc<Layout>,
     views: Arc<Views>,
     vfs: Arc<Vfs>,
     dropbox: Option<Arc<DropBox>>,
@@ -68,6 +69,7 @@ impl Tree {
         )?;
         let vfs = Arc::new(Vfs::new(views.root(), opened.clone()));
         let mut tree = Self {
+            opened: opened.clone(),
             views,
             vfs,
             dropbox: None,
@@ -97,7 +99,7 @@ impl Tree {
 
     /// Shows the index as it is now.
     fn refresh(&self) -> TestResult {
-        self.views.refresh(self.views.layout().read_index()?);
+        self.views.refresh(self.opened.read_index()?);
         Ok(())
     }
 

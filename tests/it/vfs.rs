@@ -25,7 +25,7 @@ fn tree(layout: &TestLayout) -> TestResult<Arc<Vfs>> {
         platform: Platform::new("linux", "amd64"),
         ..ViewsOptions::default()
     };
-    let views = Views::new(Arc::clone(&opened), view, layers, verdicts, options)?;
+    let views = Views::new(opened.clone(), view, layers, verdicts, options)?;
     Ok(Arc::new(Vfs::new(views.root(), opened)))
 }
 

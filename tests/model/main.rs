@@ -64,6 +64,7 @@ struct Harness {
     attached: Vec<Attached>,
     /// The model: which image each name shows.
     refs: BTreeMap<&'static str, usize>,
+    opened: Arc<Layout>,
     views: Arc<Views>,
     vfs: Vfs,
     /// How many references the kernel would hold.
@@ -95,12 +96,13 @@ impl Harness {
         let layers = Arc::new(Layers::new(options, verdicts.clone()));
         let options = ViewsOptions::default();
         let views = Views::new(opened.clone(), view, layers, verdicts, options).unwrap();
-        let vfs = Vfs::new(views.root(), opened);
+        let vfs = Vfs::new(views.root(), opened.clone());
         Self {
             layout,
             images,
             attached,
             refs: BTreeMap::new(),
+            opened,
             views,
             vfs,
             references: HashMap::new(),
@@ -146,7 +148,7 @@ impl Harness {
         let attached = attached.map(|attached| attached.descriptor.clone());
         let entries: Vec<Value> = named.chain(attached).collect();
         self.layout.write_entries(&entries);
-        let view = self.views.layout().read_index().unwrap();
+        let view = self.opened.read_index().unwrap();
         self.views.refresh(view);
     }
 

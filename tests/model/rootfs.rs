@@ -68,6 +68,7 @@ struct Harness {
     /// Layers whose own trees were looked into.
     known_layers: BTreeSet<usize>,
     refs: BTreeMap<&'static str, usize>,
+    opened: Arc<Layout>,
     views: Arc<Views>,
     vfs: Vfs,
     references: HashMap<Ino, u64>,
@@ -101,7 +102,8 @@ impl Harness {
             images,
             known_layers: BTreeSet::new(),
             refs: BTreeMap::new(),
-            vfs: Vfs::new(views.root(), opened),
+            vfs: Vfs::new(views.root(), opened.clone()),
+            opened,
             views,
             references: HashMap::new(),
             meanings: HashMap::new(),
@@ -145,7 +147,7 @@ impl Harness {
         };
         let entries: Vec<Value> = self.refs.iter().map(entry).collect();
         self.layout.write_entries(&entries);
-        let view = self.views.layout().read_index().unwrap();
+        let view = self.opened.read_index().unwrap();
         self.views.refresh(view);
     }
 

@@ -96,8 +96,8 @@ fn make(
 ) -> anyhow::Result<()> {
     let layers = source.views.layers();
     let size = |wanted: &Wanted| {
-        let stat = source.layout.stat_blob(&wanted.digest);
-        stat.map_or(0, |stat| stat.len())
+        let found = source.blobs.identify(&wanted.digest);
+        found.map_or(0, |file| file.size)
     };
     let mut bars = Bars::new(wanted.iter().map(size).sum());
     let askers = wanted.len().min(HANDED);
@@ -184,7 +184,7 @@ fn index(source: &Source, number: usize, wanted: &Wanted) -> Option<Done> {
 
 /// The pass itself; nothing if the layer is missing by right.
 fn pass(source: &Source, wanted: &Wanted, layers: &Layers) -> Result<Option<Indexed>, vfs::Error> {
-    let blob = match source.layout.open_blob(&wanted.digest) {
+    let blob = match source.blobs.open_blob(&wanted.digest) {
         Err(layout::Error::BlobMissing { .. }) if wanted.may_be_absent => return Ok(None),
         other => Arc::new(other?),
     };

@@ -44,7 +44,7 @@ impl Summary {
         let unnamed =
             |entry: &&Arc<Entry>| entry.ref_name.is_none() && entry.containerd_name.is_none();
         Ok(Self {
-            path: source.layout.path().to_string_lossy().into_owned(),
+            path: source.blobs.path().to_string_lossy().into_owned(),
             refs: tree::refs(&source.views).len(),
             entries: entries.len(),
             unnamed: entries.iter().filter(unnamed).count(),
@@ -104,14 +104,13 @@ fn is_multi_platform(source: &Source, name: &str) -> bool {
 
 /// Number and size of the layout's own blobs.
 fn blobs(source: &Source) -> Result<(u64, u64), vfs::Error> {
-    let layout = &source.layout;
     let (mut count, mut bytes) = (0, 0);
-    for algorithm in layout.list_algorithms()? {
-        for digest in layout.list_blobs(&algorithm)? {
+    for algorithm in source.blobs.list_algorithms()? {
+        for digest in source.blobs.list_blobs(&algorithm)? {
             // One that has just been removed does not count.
-            if let Ok(metadata) = layout.stat_blob(&digest) {
+            if let Ok(file) = source.blobs.identify(&digest) {
                 count += 1;
-                bytes += metadata.len();
+                bytes += file.size;
             }
         }
     }
@@ -135,18 +134,15 @@ fn problems(source: &Source) -> Vec<Problem> {
 
 /// What is wrong with a blob, as far as it shows without reading it.
 pub(super) fn blob_problem(source: &Source, descriptor: &Descriptor, of: &str) -> Option<Problem> {
-    let metadata = match source.layout.stat_blob(&descriptor.digest) {
-        Ok(metadata) => metadata,
+    let size = match source.blobs.identify(&descriptor.digest) {
+        Ok(file) => file.size,
         Err(error) => return Some(Problem::new(of, &error.into())),
     };
-    if metadata.len() == descriptor.size {
+    if size == descriptor.size {
         return None;
     }
     let (digest, said) = (&descriptor.digest, descriptor.size);
-    let text = format!(
-        "blob {digest} has {} bytes, its descriptor says {said}",
-        metadata.len()
-    );
+    let text = format!("blob {digest} has {size} bytes, its descriptor says {said}");
     Some(Problem {
         of: of.to_owned(),
         code: "BLOB_SIZE",

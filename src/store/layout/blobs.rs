@@ -1,12 +1,14 @@
 //! Finding, opening and listing blobs; the only builder of blob paths.
 
 use std::fs::Metadata;
+use std::path::Path;
 
 use rustix::fs::{Dir, OFlags};
 
-use super::{Error, Layout, Pinned};
+use super::{Error, Layout, Pinned, Space};
 use crate::oci::Digest;
-use crate::store::blob::Blob;
+use crate::store::blob::{Blob, Identity};
+use crate::store::source::BlobSource;
 
 /// Where a layout keeps the blob of `digest`, relative to the layout.
 pub(super) fn path(digest: &Digest) -> String {
@@ -110,5 +112,40 @@ impl Layout {
             }
         }
         Ok(names)
+    }
+}
+
+impl BlobSource for Layout {
+    fn path(&self) -> &Path {
+        Self::path(self)
+    }
+
+    fn owner(&self) -> Result<(u32, u32), Error> {
+        Self::owner(self)
+    }
+
+    fn space(&self) -> Result<Space, Error> {
+        Self::space(self)
+    }
+
+    fn marker(&self) -> Result<Vec<u8>, Error> {
+        Self::marker(self)
+    }
+
+    fn open_blob(&self, digest: &Digest) -> Result<Blob, Error> {
+        Self::open_blob(self, digest)
+    }
+
+    fn identify(&self, digest: &Digest) -> Result<Identity, Error> {
+        let metadata = self.stat_blob(digest)?;
+        Ok(Identity::from(&metadata))
+    }
+
+    fn list_blobs(&self, algorithm: &str) -> Result<Vec<Digest>, Error> {
+        Self::list_blobs(self, algorithm)
+    }
+
+    fn list_algorithms(&self) -> Result<Vec<String>, Error> {
+        Self::list_algorithms(self)
     }
 }

@@ -151,6 +151,24 @@ pub struct Space {
     pub files_free: u64,
 }
 
+impl Space {
+    /// The room on the file system that `file` is on.
+    ///
+    /// # Errors
+    /// What `fstatvfs` answers.
+    pub fn around(file: impl AsFd) -> io::Result<Self> {
+        let stat = rustix::fs::fstatvfs(file)?;
+        Ok(Self {
+            block_size: stat.f_frsize,
+            blocks: stat.f_blocks,
+            blocks_free: stat.f_bfree,
+            blocks_available: stat.f_bavail,
+            files: stat.f_files,
+            files_free: stat.f_ffree,
+        })
+    }
+}
+
 /// An opened OCI image layout directory and its shared blob directories.
 #[derive(Debug)]
 pub struct Layout {
@@ -204,16 +222,7 @@ impl Layout {
     /// # Errors
     /// What `fstatvfs` answers.
     pub fn space(&self) -> Result<Space, Error> {
-        let stat = rustix::fs::fstatvfs(&self.dir.fd)
-            .map_err(|errno| self.dir.io("statfs", "", errno.into()))?;
-        Ok(Space {
-            block_size: stat.f_frsize,
-            blocks: stat.f_blocks,
-            blocks_free: stat.f_bfree,
-            blocks_available: stat.f_bavail,
-            files: stat.f_files,
-            files_free: stat.f_ffree,
-        })
+        Space::around(&self.dir.fd).map_err(|source| self.dir.io("statfs", "", source))
     }
 
     /// The exact bytes of the `oci-layout` file.

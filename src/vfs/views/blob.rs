@@ -60,7 +60,7 @@ impl DescribedBlob {
             let bytes = self.views.documents().bytes(&self.descriptor)?;
             return Ok(Arc::new(InMemory::new(bytes, Caching::Keep)));
         }
-        let blob = open_sized(self.views.layout(), &self.descriptor)?;
+        let blob = open_sized(&**self.views.blobs(), &self.descriptor)?;
         self.views.verdicts().verify(&blob, &Unwatched)?;
         Ok(Arc::new(OpenBlob::new(&self.views, blob)))
     }
@@ -80,9 +80,9 @@ impl Node for DescribedBlob {
     }
 
     fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
-        let stat = self.views.layout().stat_blob(&self.descriptor.digest);
-        let mtime = self.mtime.or_else(|| stat.as_ref().ok().map(super::mtime));
-        let lifetime = if stat.is_ok() && self.refusal.is_none() {
+        let file = self.views.blobs().identify(&self.descriptor.digest);
+        let mtime = self.mtime.or_else(|| file.as_ref().ok().map(super::mtime));
+        let lifetime = if file.is_ok() && self.refusal.is_none() {
             Lifetime::Forever
         } else {
             Lifetime::None
@@ -143,7 +143,7 @@ impl StoredBlob {
     }
 
     fn try_open(&self) -> Result<Arc<dyn OpenFile>, Error> {
-        let blob = self.views.layout().open_blob(&self.digest)?;
+        let blob = self.views.blobs().open_blob(&self.digest)?;
         self.views.verdicts().verify(&blob, &Unwatched)?;
         Ok(Arc::new(OpenBlob::new(&self.views, blob)))
     }
@@ -166,11 +166,11 @@ impl Node for StoredBlob {
     }
 
     fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
-        let stat = self.views.layout().stat_blob(&self.digest)?;
+        let file = self.views.blobs().identify(&self.digest)?;
         // The file may be damaged and mended later, with another size.
         Ok(self
             .views
-            .file_attr(stat.len(), Some(super::mtime(&stat)), Lifetime::UntilNotice))
+            .file_attr(file.size, Some(super::mtime(&file)), Lifetime::UntilNotice))
     }
 
     fn name_lifetime(&self) -> Lifetime {
@@ -221,11 +221,11 @@ impl OpenBlob {
     }
 
     fn present(&self) -> Result<Identity, Error> {
-        Ok(Identity::from(&self.blob.file().metadata()?))
+        Ok(self.blob.present()?)
     }
 
     fn verify_again(&self) -> Result<(), Error> {
-        let fresh = Blob::new(self.blob.digest().clone(), self.blob.file().try_clone()?)?;
+        let fresh = self.blob.reopen()?;
         self.views.verdicts().verify(&fresh, &Unwatched)?;
         *self.verified.lock() = *fresh.identity();
         Ok(())
@@ -246,7 +246,7 @@ impl OpenFile for OpenBlob {
     }
 
     fn backing(&self) -> Option<&File> {
-        Some(self.blob.file())
+        self.blob.file()
     }
 }
 

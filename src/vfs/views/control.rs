@@ -45,7 +45,7 @@ pub(super) fn directory(views: &Arc<Views>) -> Child {
 fn layout(views: &Arc<Views>, place: &Place) -> Child {
     let list = |views: &Arc<Views>, place: &Place| {
         let blobs = Shelf::new(views, place.below(b"blobs"), ShelfKind::Blobs);
-        let marker = views.layout().marker()?;
+        let marker = views.blobs().marker()?;
         let index = views.snapshot().view().bytes().as_slice().into();
         Ok(vec![
             fixed(views, "oci-layout", marker.into()),
@@ -132,7 +132,7 @@ impl Shelf {
 
     fn algorithms(&self) -> Result<BTreeSet<String>, Error> {
         Ok(match self.kind {
-            ShelfKind::Blobs => self.views.layout().list_algorithms()?.into_iter().collect(),
+            ShelfKind::Blobs => self.views.blobs().list_algorithms()?.into_iter().collect(),
             ShelfKind::Digests => {
                 let found = self.views.reachable.get(&self.views);
                 found
@@ -223,7 +223,7 @@ impl Node for Section {
             return Ok(None);
         };
         match self.kind {
-            ShelfKind::Blobs => match self.views.layout().stat_blob(&digest) {
+            ShelfKind::Blobs => match self.views.blobs().identify(&digest) {
                 Ok(_) => Ok(Some(Arc::new(StoredBlob::new(&self.views, digest)))),
                 Err(layout::Error::BlobMissing { .. }) => Ok(None),
                 Err(error) => Err(error.into()),
@@ -240,7 +240,7 @@ impl Node for Section {
         let name = |digest: &Digest| digest.encoded().as_bytes().to_vec();
         match self.kind {
             ShelfKind::Blobs => {
-                let digests = self.views.layout().list_blobs(&self.algorithm)?;
+                let digests = self.views.blobs().list_blobs(&self.algorithm)?;
                 let child = |digest: Digest| Child {
                     name: name(&digest),
                     node: Arc::new(StoredBlob::new(&self.views, digest)),
@@ -328,7 +328,7 @@ fn status(views: &Views) -> String {
     let status = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "layout": views.layout().path().to_string_lossy(),
+        "layout": views.blobs().path().to_string_lossy(),
         "mountpoint": views.options.mountpoint.as_ref().map(|path| path.to_string_lossy()),
         "since": since,
         "platform": views.platform().directory_name(),

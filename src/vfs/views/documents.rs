@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::oci::limits::Limit;
 use crate::oci::media_type::Kind;
 use crate::oci::{Descriptor, Digest, Document, DocumentType, Hasher, ImageConfig, MediaType};
-use crate::store::{Blob, Layout, ReadAt, verify};
+use crate::store::{Blob, BlobSource, ReadAt, verify};
 use crate::vfs::error::Error;
 
 /// How many bytes of source text the parsed documents that are kept may have in all.
@@ -26,7 +26,7 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
 /// Reads documents of one layout.
 #[derive(Debug)]
 pub(super) struct Documents {
-    layout: Arc<Layout>,
+    blobs: Arc<dyn BlobSource>,
     kept: Mutex<Kept>,
 }
 
@@ -71,13 +71,13 @@ enum Value {
 impl Documents {
     /// A reader that has kept nothing yet.
     #[must_use]
-    pub(super) fn new(layout: Arc<Layout>) -> Self {
+    pub(super) fn new(blobs: Arc<dyn BlobSource>) -> Self {
         let kept = Kept {
             parsed: LruCache::new(KEPT),
             bytes: 0,
         };
         Self {
-            layout,
+            blobs,
             kept: Mutex::new(kept),
         }
     }
@@ -129,7 +129,7 @@ impl Documents {
     /// [`Error::Limit`] if it is too large for a document, before it is read; else what
     /// is wrong with the blob.
     pub(super) fn bytes(&self, descriptor: &Descriptor) -> Result<Arc<[u8]>, Error> {
-        let blob = open_sized(&self.layout, descriptor)?;
+        let blob = open_sized(&*self.blobs, descriptor)?;
         // That the blob is missing or of another size counts before a limit.
         Limit::DocumentSize.check(descriptor.size)?;
         read_verified(&blob)
@@ -162,8 +162,8 @@ impl Documents {
 ///
 /// # Errors
 /// [`Error::Damaged`] if one differs; what is wrong with the file.
-pub(super) fn open_sized(layout: &Layout, descriptor: &Descriptor) -> Result<Blob, Error> {
-    let blob = layout.open_blob(&descriptor.digest)?;
+pub(super) fn open_sized(blobs: &dyn BlobSource, descriptor: &Descriptor) -> Result<Blob, Error> {
+    let blob = blobs.open_blob(&descriptor.digest)?;
     if blob.size() == descriptor.size {
         descriptor.check_data()?;
         return Ok(blob);

@@ -138,7 +138,7 @@ impl ArchiveFile {
 
 fn plan(views: &Views, format: Format, root: &Root) -> Result<Plan, Error> {
     let roots = std::slice::from_ref(root);
-    Ok(Plan::new(views.layout(), format, roots)?)
+    Ok(Plan::new(&**views.blobs(), format, roots)?)
 }
 
 impl Node for ArchiveFile {
@@ -197,7 +197,7 @@ struct OpenArchive {
 impl OpenArchive {
     /// Waits until all blobs are verified, in turn with the first passes over layers.
     fn verify(&self) -> Result<(), Error> {
-        let (layout, layers) = (self.views.layout(), self.views.layers());
+        let (blobs, layers) = (&**self.views.blobs(), self.views.layers());
         let mut worst: Option<Error> = None;
         let mut note = |error: Error| {
             worst = Some(match worst.take() {
@@ -207,7 +207,7 @@ impl OpenArchive {
         };
         // Nothing is hashed for an archive that cannot be whole.
         for claim in self.plan.claims() {
-            if let Err(error) = open_sized(layout, claim) {
+            if let Err(error) = open_sized(blobs, claim) {
                 note(error.into());
             }
         }
@@ -215,7 +215,7 @@ impl OpenArchive {
             return Err(worst);
         }
         for blob in self.plan.blobs() {
-            layers.request_verdict(&Arc::new(open_sized(layout, blob)?));
+            layers.request_verdict(&Arc::new(open_sized(blobs, blob)?));
         }
         (0..self.plan.blobs().len()).try_for_each(|number| self.blob(number).map(drop))
     }
@@ -227,7 +227,7 @@ impl OpenArchive {
             return Ok(blob.clone());
         }
         let descriptor = &self.plan.blobs()[number];
-        let blob = Arc::new(open_sized(self.views.layout(), descriptor)?);
+        let blob = Arc::new(open_sized(&**self.views.blobs(), descriptor)?);
         self.views.layers().verify(&blob)?;
         let blob = Arc::new(OpenBlob::new(&self.views, blob));
         self.held.lock().put(number, blob.clone());

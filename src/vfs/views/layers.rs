@@ -229,13 +229,13 @@ impl Node for LayerTar {
 
     fn attr(&self, patience: Patience) -> Result<Attr, Error> {
         let (views, descriptor) = (self.views(), self.descriptor());
-        let stat = views.layout().stat_blob(&descriptor.digest);
-        let mtime = stat.as_ref().ok().map(mtime);
+        let file = views.blobs().identify(&descriptor.digest);
+        let mtime = file.as_ref().ok().map(mtime);
         let attr = |size, lifetime| Ok(views.file_attr(size, mtime, lifetime));
         if let Some(size) = self.known_size() {
             return attr(size, Lifetime::Forever);
         }
-        if stat.is_err() {
+        if file.is_err() {
             return attr(descriptor.size, Lifetime::None);
         }
         if patience == Patience::Never {
@@ -257,7 +257,7 @@ impl Node for LayerTar {
 
     fn would_wait(&self) -> bool {
         let (views, digest) = (self.views(), &self.descriptor().digest);
-        let Ok(blob) = views.layout().open_blob(digest) else {
+        let Ok(blob) = views.blobs().open_blob(digest) else {
             return false;
         };
         if views.verdicts().find(&blob).is_none() {

@@ -42,9 +42,7 @@ mod xattr;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::fs::Metadata;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -69,7 +67,7 @@ use super::attr::{Attr, Device, FileKind, Lifetime, Time};
 use super::node::{Child, Name, Node, Patience};
 use crate::layer::Layers;
 use crate::oci::{Descriptor, Digest, Platform};
-use crate::store::{Layout, Verdicts, View};
+use crate::store::{BlobSource, Identity, Verdicts, View};
 
 /// How many times of images are kept, at about 200 bytes each.
 const CREATED: NonZeroUsize = NonZeroUsize::new(50_000).expect("it is not zero");
@@ -83,9 +81,9 @@ const DEFAULTS: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero"
 pub struct ViewsOptions {
     /// The platform that the top of an image index shows.
     pub platform: Platform,
-    /// Owner shown instead of the layout directory's.
+    /// Owner shown instead of the layout's.
     pub uid: Option<u32>,
-    /// Group shown instead of the layout directory's.
+    /// Group shown instead of the layout's.
     pub gid: Option<u32>,
     /// Where the tree is mounted, for `status.json`; none without a mount.
     pub mountpoint: Option<PathBuf>,
@@ -108,7 +106,7 @@ impl Default for ViewsOptions {
 /// What all nodes of the read-only tree share.
 #[derive(Debug)]
 pub struct Views {
-    layout: Arc<Layout>,
+    blobs: Arc<dyn BlobSource>,
     layers: Arc<Layers>,
     verdicts: Arc<Verdicts>,
     documents: Documents,
@@ -166,22 +164,22 @@ impl fmt::Debug for PlacedAttach {
 pub const DROP_BOX: &[u8] = b"incoming";
 
 impl Views {
-    /// The tree of `layout`, as its index was seen in `view`.
+    /// The tree of a layout with these blobs, as its index was seen in `view`.
     ///
     /// # Errors
-    /// If the layout directory cannot be looked at any more.
+    /// If what the layout is in cannot be looked at any more.
     pub fn new(
-        layout: Arc<Layout>,
+        blobs: Arc<dyn BlobSource>,
         view: View,
         layers: Arc<Layers>,
         verdicts: Arc<Verdicts>,
         options: ViewsOptions,
     ) -> Result<Arc<Self>, Error> {
-        let (uid, gid) = layout.owner()?;
+        let (uid, gid) = blobs.owner()?;
         let owner = (options.uid.unwrap_or(uid), options.gid.unwrap_or(gid));
         Ok(Arc::new(Self {
-            documents: Documents::new(layout.clone()),
-            layout,
+            documents: Documents::new(blobs.clone()),
+            blobs,
             layers,
             verdicts,
             faults: Faults::default(),
@@ -297,10 +295,10 @@ impl Views {
         layers::index_all(self);
     }
 
-    /// The layout.
+    /// The layout, less its index.
     #[must_use]
-    pub fn layout(&self) -> &Arc<Layout> {
-        &self.layout
+    pub fn blobs(&self) -> &Arc<dyn BlobSource> {
+        &self.blobs
     }
 
     /// The layers.
@@ -327,7 +325,7 @@ impl Views {
 
     /// Whether opening the stored blob would have to hash it first.
     fn would_hash(&self, digest: &Digest) -> bool {
-        self.layout
+        self.blobs
             .open_blob(digest)
             .is_ok_and(|blob| self.verdicts.find(&blob).is_none())
     }
@@ -415,18 +413,15 @@ impl Views {
 
     /// When index.json was last written.
     fn index_time(&self) -> Time {
-        let (seconds, nanoseconds) = self.snapshot.read().view().identity().mtime;
-        Time {
-            seconds,
-            nanoseconds: u32::try_from(nanoseconds).unwrap_or(0),
-        }
+        mtime(self.snapshot.read().view().identity())
     }
 }
 
 /// The modification time of a stored file.
-fn mtime(metadata: &Metadata) -> Time {
+fn mtime(file: &Identity) -> Time {
+    let (seconds, nanoseconds) = file.mtime;
     Time {
-        seconds: metadata.mtime(),
-        nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
+        seconds,
+        nanoseconds: u32::try_from(nanoseconds).unwrap_or(0),
     }
 }

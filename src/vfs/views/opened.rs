@@ -130,9 +130,8 @@ impl OpenedLayer {
         if is_sure && matches!(layer.blob().is_unchanged(), Ok(true)) {
             return Some(layer);
         }
-        let stat = self.source.views().layout().stat_blob(self.digest());
-        let present = stat.ok().map(|stat| Identity::from(&stat))?;
-        if present != identity {
+        let present = self.source.views().blobs().identify(self.digest());
+        if present.ok()? != identity {
             return None;
         }
         let mut state = self.state.lock();

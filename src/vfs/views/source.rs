@@ -111,7 +111,7 @@ impl LayerSource {
     /// Has the first pass made soon, if the layer is there and not known yet; one that can
     /// have none is hashed.
     pub(super) fn request(&self) {
-        let Ok(blob) = open_sized(self.views.layout(), &self.descriptor).map(Arc::new) else {
+        let Ok(blob) = open_sized(&**self.views.blobs(), &self.descriptor).map(Arc::new) else {
             return;
         };
         if self.is_encrypted() || Compression::of(&*blob).is_err() {
@@ -124,7 +124,7 @@ impl LayerSource {
     /// The blob, and how it is compressed. The order of the checks is that of precedence
     /// of their errors.
     fn open_blob(&self) -> Result<(Arc<Blob>, Compression), Error> {
-        let blob = Arc::new(open_sized(self.views.layout(), &self.descriptor)?);
+        let blob = Arc::new(open_sized(&**self.views.blobs(), &self.descriptor)?);
         let compression = Compression::of(&*blob);
         if self.is_encrypted() || compression.is_err() {
             self.views.layers().verify(&blob)?;

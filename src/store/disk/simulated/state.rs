@@ -175,6 +175,7 @@ impl State {
             identity: Identity {
                 device: 1,
                 inode,
+                offset: 0,
                 size: content.map_or(0, |content| content.bytes.len() as u64),
                 mtime: (content.map_or(0, |content| content.version), 0),
                 ctime: (0, 0),

@@ -73,7 +73,9 @@ impl Lender {
     /// # Errors
     /// That it is not there any more.
     pub(super) fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
-        Ok(self.layout.open_blob(digest)?.file().try_clone()?)
+        let blob = self.layout.open_blob(digest)?;
+        let file = blob.file().expect("blobs of a directory are files");
+        Ok(file.try_clone()?)
     }
 
     /// Lends nothing under this name any more, if something could be.
