@@ -16,7 +16,7 @@
 //!   7  vfs      the tree that users see, without FUSE
 //!   6  ingest   from any bytes to blobs and entries of a layout
 //!   5  rootfs   the trees of an image's layers, merged
-//!      archive  archives of images: what the members of such a tar mean
+//!      archive  archives of images: what is in such a tar, read in place as a layout
 //!      export   images as such archives, out of stored blobs
 //!      pack     a file tree as the layer of an image
 //!   4  layer    one layer blob: its stream and its table of contents

@@ -1,10 +1,20 @@
-//! The `manifest.json` of `docker save`.
+//! The `manifest.json` of `docker save`, and what stands for its images in a layout.
+//!
+//! Configs and layers stay the bytes that they are, since Docker's configs have all that
+//! OCI's must have; only a manifest is made, which a docker-archive has none of.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use crate::archive::Error;
 use crate::oci::limits::Limit;
-use crate::oci::{json, raw};
+use crate::oci::{self, Digest, LayerCompression, MediaType, raw};
+use crate::store::layout::index::draft::named;
+use crate::stream::Compression;
+
+/// What docker writes for an image without a name.
+const NO_NAME: &str = "<none>:<none>";
 
 /// One image of a docker-archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +25,16 @@ pub struct Image {
     pub layers: Vec<String>,
     /// Its names, such as `alpine:3.19`; may be none.
     pub tags: Vec<String>,
+}
+
+impl Image {
+    /// Its names, each once.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<&str> {
+        let tags = self.tags.iter().map(String::as_str);
+        tags.filter(|tag| !tag.is_empty() && *tag != NO_NAME)
+            .collect()
+    }
 }
 
 /// Whether these bytes are meant as what `docker save` writes, right or wrong.
@@ -37,12 +57,12 @@ pub fn is_manifest(bytes: &[u8]) -> bool {
 /// [`Error::Document`], [`Error::DockerManifest`], [`Error::NoImage`].
 pub fn images(bytes: &[u8]) -> Result<Vec<Image>, Error> {
     let wrong = |source| Error::Document {
-        path: "manifest.json".to_owned(),
+        path: super::DOCKER_MANIFEST.to_owned(),
         source,
     };
     let parse = || {
         Limit::DocumentSize.check(bytes.len() as u64)?;
-        json::parse_within(bytes, Limit::DocumentValues)
+        oci::json::parse_within(bytes, Limit::DocumentValues)
     };
     let document = parse().map_err(wrong)?;
     let images = document.as_array().filter(|images| !images.is_empty());
@@ -82,4 +102,50 @@ fn image((number, value): (usize, &Value)) -> Result<Image, Error> {
 
 fn text(value: &Value) -> Option<String> {
     value.as_str().map(str::to_owned)
+}
+
+/// The descriptor of a blob, as JSON.
+#[must_use]
+pub fn descriptor(media_type: &MediaType, digest: &Digest, size: u64) -> Value {
+    json!({
+        "mediaType": media_type.as_str(),
+        "digest": digest.as_str(),
+        "size": size,
+    })
+}
+
+/// The JSON text of an image manifest that names these blobs: the same for the same blobs,
+/// wherever it is made.
+#[must_use]
+pub fn manifest(config: &Value, layers: &[Value]) -> String {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::IMAGE_MANIFEST.as_str(),
+        "config": config,
+        "layers": layers,
+    })
+    .to_string()
+}
+
+/// The media type of a layer by what its bytes are.
+#[must_use]
+pub fn layer_media_type(compression: Compression) -> MediaType {
+    MediaType::layer(match compression {
+        Compression::Plain => LayerCompression::None,
+        Compression::Gzip => LayerCompression::Gzip,
+        Compression::Zstd => LayerCompression::Zstd,
+    })
+}
+
+/// The JSON texts of the index entries of an image with this descriptor: one for each name,
+/// one without a name if there is none.
+///
+/// # Errors
+/// If the descriptor is no JSON object.
+pub fn entries(descriptor: &Value, names: &BTreeSet<&str>) -> Result<Vec<String>, oci::Error> {
+    let text = descriptor.to_string();
+    if names.is_empty() {
+        return Ok(vec![text]);
+    }
+    names.iter().map(|name| named(&text, name)).collect()
 }

@@ -17,6 +17,17 @@ pub enum ErrorClass {
     Limit,
 }
 
+impl From<oci::ErrorClass> for ErrorClass {
+    fn from(class: oci::ErrorClass) -> Self {
+        match class {
+            oci::ErrorClass::Malformed => Self::Malformed,
+            oci::ErrorClass::Unsupported => Self::Unsupported,
+            oci::ErrorClass::Limit => Self::Limit,
+            oci::ErrorClass::Mismatch => Self::Mismatch,
+        }
+    }
+}
+
 /// Why an archive of images cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -115,6 +126,18 @@ impl Error {
         }
     }
 
+    /// What was found in the place of a file, in a few words.
+    #[must_use]
+    pub fn found(&self) -> &'static str {
+        match self {
+            Self::Duplicate { .. } => "several different files",
+            Self::PathEscapes { .. } => "a link out of the archive",
+            Self::LinkLoop { .. } => "a link that leads nowhere",
+            Self::Sparse { .. } => "stored with holes",
+            _ => "something else",
+        }
+    }
+
     /// What it means to those who asked.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
@@ -128,12 +151,7 @@ impl Error {
             | Self::LayerCount { .. }
             | Self::NoImage => ErrorClass::Malformed,
             Self::Sparse { .. } | Self::Version { .. } => ErrorClass::Unsupported,
-            Self::Document { source, .. } => match source.class() {
-                oci::ErrorClass::Malformed => ErrorClass::Malformed,
-                oci::ErrorClass::Unsupported => ErrorClass::Unsupported,
-                oci::ErrorClass::Limit => ErrorClass::Limit,
-                oci::ErrorClass::Mismatch => ErrorClass::Mismatch,
-            },
+            Self::Document { source, .. } => source.class().into(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::convert::Infallible;
 
 use super::Error;
 
@@ -33,6 +34,15 @@ pub struct Members<F> {
     by_path: BTreeMap<Vec<u8>, Option<Member<F>>>,
 }
 
+impl<F> FromIterator<(Vec<u8>, Option<Member<F>>)> for Members<F> {
+    /// What [`Members::iter`] gave.
+    fn from_iter<I: IntoIterator<Item = (Vec<u8>, Option<Member<F>>)>>(members: I) -> Self {
+        Self {
+            by_path: members.into_iter().collect(),
+        }
+    }
+}
+
 impl<F> Default for Members<F> {
     fn default() -> Self {
         Self {
@@ -44,16 +54,45 @@ impl<F> Default for Members<F> {
 impl<F: PartialEq> Members<F> {
     /// Adds what the tar has next, under its path below the root.
     pub fn insert(&mut self, path: &[u8], member: Member<F>) {
+        let inserted = self.insert_with(path, member, |known, member| {
+            Ok::<bool, Infallible>(known == member)
+        });
+        let Ok(()) = inserted;
+    }
+}
+
+impl<F> Members<F> {
+    /// The same, where `is_same` says whether what has the path already is the same.
+    ///
+    /// # Errors
+    /// What `is_same` answers.
+    pub fn insert_with<E>(
+        &mut self,
+        path: &[u8],
+        member: Member<F>,
+        is_same: impl FnOnce(&Member<F>, &Member<F>) -> Result<bool, E>,
+    ) -> Result<(), E> {
         match self.by_path.entry(path.to_vec()) {
             Entry::Vacant(entry) => {
                 entry.insert(Some(member));
             }
             Entry::Occupied(mut entry) => {
-                if entry.get().as_ref() != Some(&member) {
+                let is_known = match entry.get() {
+                    Some(known) => is_same(known, &member)?,
+                    None => true,
+                };
+                if !is_known {
                     entry.insert(None);
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Each path, and what it stands for: nothing where that is several things.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&Member<F>>)> {
+        let by_path = self.by_path.iter();
+        by_path.map(|(path, member)| (path.as_slice(), member.as_ref()))
     }
 
     /// How many paths there are.

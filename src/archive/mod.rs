@@ -8,14 +8,16 @@
 //!                                        └── repositories, <hex>/VERSION, <hex>/json
 //! ```
 //!
-//! Here is what the members of such a tar mean, as pure functions of names and bytes; how
-//! they are read and where they go is for others. What docker has written since version 25
-//! is both at once: then the layout counts, since it says more.
+//! Here is what the members of such a tar mean, as pure functions of names and bytes, and
+//! an archive read in place as the layout that it is; how one is brought into a layout is
+//! for others. What docker has written since version 25 is both at once: then the layout
+//! counts, since it says more.
 //!
 //! - [`Members`] says which file a name stands for, through the links that old versions of
 //!   docker and skopeo write, and refuses what two readers could read in two ways.
 //! - [`oci`] reads a layout's marker and the entries of its index.
 //! - [`docker`] reads `manifest.json`.
+//! - [`read`] opens an archive for those who read layouts.
 //! - [`Dialect`] tells the two, and both from the tar of a layer.
 //!
 //! Spec: image-spec image-layout.md; moby's image/spec/v1.2.md, "Combined Image JSON +
@@ -25,18 +27,20 @@ pub mod docker;
 mod error;
 mod members;
 pub mod oci;
+pub mod read;
 
 pub use error::{Error, ErrorClass};
 pub use members::{Member, Members};
+pub use read::{Archive, ArchiveOptions};
 
 /// The file that makes a tar an archive of a layout.
-pub const OCI_MARKER: &[u8] = b"oci-layout";
+pub const OCI_MARKER: &str = "oci-layout";
 
 /// The index of such an archive.
 pub const OCI_INDEX: &str = "index.json";
 
 /// The file that makes a tar an archive of `docker save`, if it is what that writes.
-pub const DOCKER_MANIFEST: &[u8] = b"manifest.json";
+pub const DOCKER_MANIFEST: &str = "manifest.json";
 
 /// Which kind of archive a tar is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -69,6 +69,14 @@ pub fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm_name(), digest.encoded())
 }
 
+/// The digest of the blob that an archive keeps at `path`, if that is a place for one.
+#[must_use]
+pub fn blob_at(path: &[u8]) -> Option<Digest> {
+    let below = std::str::from_utf8(path).ok()?.strip_prefix("blobs/")?;
+    let (algorithm, encoded) = below.split_once('/')?;
+    format!("{algorithm}:{encoded}").parse().ok()
+}
+
 fn document(path: &str, source: oci::Error) -> Error {
     Error::Document {
         path: path.to_owned(),

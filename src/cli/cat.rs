@@ -23,7 +23,7 @@ const CHUNK: usize = 1 << 20;
 /// Arguments of `ocifs cat`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The layout: a directory.
+    /// The layout: a directory or an archive.
     #[arg(value_name = "LAYOUT")]
     source: PathBuf,
     /// What to print, as in a mount: alpine:3.19/config.json.

@@ -52,7 +52,7 @@ fn sessions(
         compression: arguments.compress.into(),
         limits: SessionLimits::default(),
     };
-    let (layout, verdicts) = (source.directory.clone(), source.verdicts.clone());
+    let (layout, verdicts) = (source.directory.clone()?, source.verdicts.clone());
     match Sessions::open(layout, committer.clone(), verdicts, options) {
         Ok(sessions) => {
             source.vfs.heed(sessions.postponed().clone());

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use ocifs::fuse::MountError;
-use ocifs::ingest;
 use ocifs::store::layout::refs;
 use ocifs::store::layout::writer;
 use ocifs::store::{cache_dir, layout, lock, verify};
 use ocifs::vfs;
+use ocifs::{archive, ingest};
 
 /// How the command ended; of several findings the greatest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +72,9 @@ pub(crate) fn report(error: &anyhow::Error) -> Status {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<vfs::Error>())
         .find_map(vfs::Error::fault);
-    let code = fault.map_or_else(String::new, |fault| format!(" [{}]", fault.code));
+    let of_archive = || error.downcast_ref().map(archive::read::Error::code);
+    let code = fault.map(|fault| fault.code).or_else(of_archive);
+    let code = code.map_or_else(String::new, |code| format!(" [{code}]"));
     let hint = hint(error).map_or_else(String::new, |hint| format!("; {hint}"));
     super::output::complain(&format!("{error:#}{code}{hint}"));
     status(error)
@@ -112,6 +114,9 @@ pub(crate) fn status(error: &anyhow::Error) -> Status {
         if let Some(error) = cause.downcast_ref::<layout::Error>() {
             return of_layout(error);
         }
+        if let Some(error) = cause.downcast_ref::<archive::read::Error>() {
+            return of_archive(error);
+        }
         if let Some(error) = cause.downcast_ref::<writer::Error>() {
             return of_writer(error);
         }
@@ -143,6 +148,16 @@ fn of_ingest(error: &ingest::Error) -> Status {
         C::Invalid => Status::Usage,
         C::Exists | C::Missing | C::Unsupported => Status::Finding,
         C::Mismatch | C::Malformed | C::Limit => Status::Corrupt,
+    }
+}
+
+/// The exit status of an archive that cannot be opened.
+fn of_archive(error: &archive::read::Error) -> Status {
+    use archive::ErrorClass as C;
+    match error.class() {
+        None => Status::Failure,
+        Some(C::Missing | C::Unsupported) => Status::Finding,
+        Some(C::Mismatch | C::Malformed | C::Limit) => Status::Corrupt,
     }
 }
 

@@ -32,7 +32,7 @@ const UNFINISHED: &str = ".ocifs-export-";
 /// Arguments of `ocifs export`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The layout: a directory.
+    /// The layout: a directory or an archive.
     #[arg(value_name = "LAYOUT")]
     source: PathBuf,
     /// Images: refs, or digests that refs lead to.

@@ -24,7 +24,7 @@ const HIDDEN: &[u8] = b".ocifs";
 /// Arguments of `ocifs ls`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The layout: a directory.
+    /// The layout: a directory or an archive.
     #[arg(value_name = "LAYOUT")]
     source: PathBuf,
     /// What to list, as in a mount: alpine:3.19/layers, or / for the top [default: all refs].

@@ -47,7 +47,8 @@ const LOOK_AFTER: Duration = Duration::from_secs(60);
 /// Arguments of `ocifs mount`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The layout: a directory.
+    /// The layout: a directory, or an archive (oci-archive or docker-archive, plain, gzip or
+    /// zstd), which is shown read-only.
     source: PathBuf,
     /// Where to show it: an empty directory.
     mountpoint: PathBuf,
@@ -103,6 +104,13 @@ pub(crate) fn run(mut arguments: Arguments, global: &Global) -> anyhow::Result<E
         .any(|option| option == "allow_other");
     arguments.options.retain(|option| option != "allow_other");
     arguments.read_only |= arguments.options.iter().any(|option| option == "ro");
+    if source::is_file(&arguments.source) {
+        if arguments.allow_delete {
+            let message = "an archive is shown read-only: leave out --allow-delete";
+            return Err(Refusal::usage(message));
+        }
+        arguments.read_only = true;
+    }
     if !arguments.foreground && !is_daemon() {
         return start_daemon(&arguments, global);
     }
@@ -321,9 +329,12 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    /// Follows changes of the index for as long as the result is kept.
-    fn watch(&self) -> anyhow::Result<Watch> {
-        let layout = Arc::clone(&self.source.directory);
+    /// Follows changes of the index for as long as the result is kept. An archive that is
+    /// open has none.
+    fn watch(&self) -> anyhow::Result<Option<Watch>> {
+        let Some(layout) = self.source.directory.clone() else {
+            return Ok(None);
+        };
         let seen = self.source.views.snapshot().view().as_ref().clone();
         let look: Look = match self.committer.cloned() {
             Some(committer) => Box::new(move || Ok(committer.observe()?)),
@@ -337,7 +348,8 @@ impl Daemon<'_> {
                 })
             }
         };
-        Watch::spawn(layout, &seen, look).context("cannot watch the layout")
+        let watch = Watch::spawn(layout, &seen, look);
+        watch.context("cannot watch the layout").map(Some)
     }
 }
 

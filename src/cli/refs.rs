@@ -8,6 +8,7 @@ use ocifs::store::layout::Committer;
 use ocifs::store::layout::refs::Collision;
 use ocifs::vfs::Naming;
 
+use super::error::Refusal;
 use super::shown::Shown;
 use super::source::{self, Source};
 
@@ -21,7 +22,9 @@ pub(crate) fn accept(
     collision: Collision,
     mountpoint: &Path,
 ) -> anyhow::Result<Arc<Committer>> {
-    let writer = source::writer(&source.directory, source.verdicts.clone())?;
+    let directory = source.directory.as_ref();
+    let directory = directory.ok_or_else(|| Refusal::failure("an archive cannot be changed"))?;
+    let writer = source::writer(directory, source.verdicts.clone())?;
     let view = source.views.snapshot().view().as_ref().clone();
     let observer = {
         let shown = shown.clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use ocifs::archive::{Archive, ArchiveOptions};
 use ocifs::layer::{Layers, LayersOptions};
 use ocifs::oci::Platform;
 use ocifs::store::{BlobSource, CacheDir, Layout, LayoutWriter, Verdicts, View, watch};
@@ -111,12 +112,16 @@ fn size(text: &str) -> Result<u64, String> {
         .ok_or("too large".into())
 }
 
+/// How much memory reading a compressed archive needs at least, in bytes: some spans for
+/// each of those who read at once.
+const ARCHIVE_MEMORY: u64 = 32 << 20;
+
 /// An opened layout and the tree that shows it.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) blobs: Arc<dyn BlobSource>,
-    /// The layout directory, which can be written to.
-    pub(crate) directory: Arc<Layout>,
+    /// The layout, if it is a directory and not an archive.
+    pub(crate) directory: Option<Arc<Layout>>,
     pub(crate) views: Arc<Views>,
     pub(crate) vfs: Arc<Vfs>,
     pub(crate) verdicts: Arc<Verdicts>,
@@ -154,7 +159,40 @@ pub(crate) struct Mounted {
     pub(crate) is_writable: bool,
 }
 
-/// Opens the layout at `path`; `mounted` says how it is going to be mounted, if it is.
+/// Whether what the user named is a file, and so can only be an archive.
+pub(crate) fn is_file(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
+}
+
+/// A layout that was opened: less its index, its index as it was first seen, and the
+/// directory if it is one.
+type Opened = (Arc<dyn BlobSource>, View, Option<Arc<Layout>>);
+
+/// Opens the directory or archive at `path`.
+fn open_any(
+    path: &Path,
+    shared: &[PathBuf],
+    options: &ArchiveOptions<'_>,
+) -> anyhow::Result<Opened> {
+    if !is_file(path) {
+        let directory = Arc::new(open_layout(path, shared)?);
+        let view = watch::first_view(&directory)?;
+        return Ok((directory.clone(), view, Some(directory)));
+    }
+    if !shared.is_empty() {
+        let message = format!(
+            "{} is an archive, which has all blobs in it: --shared-blobs goes with directories",
+            path.display()
+        );
+        return Err(Refusal::usage(message));
+    }
+    let archive = Archive::open(path, options)?;
+    let view = archive.view().clone();
+    Ok((Arc::new(archive), view, None))
+}
+
+/// Opens the layout at `path`, a directory or an archive; `mounted` says how it is going to
+/// be mounted, if it is.
 ///
 /// # Errors
 /// If it is not a layout, or the cache directory is not safe.
@@ -163,20 +201,24 @@ pub(crate) fn open(
     options: &SourceOptions,
     mounted: Option<Mounted>,
 ) -> anyhow::Result<Source> {
-    let directory = Arc::new(open_layout(path, &options.layout.shared_blobs)?);
-    let view: View = watch::first_view(&directory)?;
-    let blobs: Arc<dyn BlobSource> = directory.clone();
     let cache = cache(options)?;
     let verdicts = Arc::new(Verdicts::new(cache.as_ref()));
+    let needed = if is_file(path) { ARCHIVE_MEMORY } else { 0 };
     let layers = Layers::new(
         LayersOptions {
-            cache,
+            cache: cache.clone(),
             cache_size: options.cache.cache_size,
-            memory: options.memory,
+            memory: options.memory.max(needed),
             ..LayersOptions::default()
         },
         verdicts.clone(),
     );
+    let archive_options = ArchiveOptions {
+        layers: &layers,
+        verdicts: &verdicts,
+        cache: cache.as_ref(),
+    };
+    let (blobs, view, directory) = open_any(path, &options.layout.shared_blobs, &archive_options)?;
     let views_options = ViewsOptions {
         platform: options
             .layout
@@ -210,6 +252,13 @@ pub(crate) fn open(
 /// # Errors
 /// If it is not a layout.
 pub(crate) fn open_writer(path: &Path) -> anyhow::Result<LayoutWriter> {
+    if is_file(path) {
+        let message = format!(
+            "{} is a file, and archives are only read: import it into a layout first",
+            path.display()
+        );
+        return Err(Refusal::usage(message));
+    }
     let layout = open_layout(path, &[])?;
     writer(&layout, Arc::new(Verdicts::new(None)))
 }

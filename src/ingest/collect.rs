@@ -119,7 +119,7 @@ impl<'a> Collector<'a> {
             self.give_up();
         }
         let is_file = matches!(entry.kind, Kind::File(_));
-        self.has_marker |= is_file && entry.path == archive::OCI_MARKER;
+        self.has_marker |= is_file && entry.path == archive::OCI_MARKER.as_bytes();
         let is_kept = self.extent != Extent::Markers;
         let member = match entry.kind {
             Kind::Directory => return Ok(()),
@@ -147,7 +147,7 @@ impl<'a> Collector<'a> {
         if self.extent != Extent::Markers {
             self.check_room()?;
         }
-        let is_manifest = path == archive::DOCKER_MANIFEST && len <= MAX_DOCUMENT_SIZE;
+        let is_manifest = path == archive::DOCKER_MANIFEST.as_bytes() && len <= MAX_DOCUMENT_SIZE;
         if self.extent == Extent::Markers && !is_manifest {
             return Ok(());
         }
@@ -223,7 +223,7 @@ impl<'a> Collector<'a> {
             Bytes::File(blob) => Held::File(blob.seal()?),
         };
         let digest = held.digest();
-        if path == archive::DOCKER_MANIFEST {
+        if path == archive::DOCKER_MANIFEST.as_bytes() {
             self.docker_manifest = Some(digest.clone());
         }
         if self.extent == Extent::Markers {

@@ -1,25 +1,18 @@
 //! A docker-archive: its images, with OCI manifests.
-//!
-//! Configs and layers stay the bytes that they are, since Docker's configs have all that
-//! OCI's must have; only a manifest is made, which a docker-archive has none of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::archive::get;
 use super::collect::Collected;
 use super::held::{self, Held};
 use super::{Error, Ingest, Kind, Prepared, scan};
 use crate::archive::docker::{self, Image};
-use crate::archive::{self};
+use crate::archive::{self, DOCKER_MANIFEST};
 use crate::oci::{DiffId, Digest, ImageConfig, MediaType, RefName};
 use crate::store::ReadAt;
-use crate::store::layout::index::draft::named;
 use crate::stream::Compression;
-
-/// What docker writes for an image without a name.
-const NO_NAME: &str = "<none>:<none>";
 
 /// What is known of a layer's file.
 #[derive(Debug, Clone)]
@@ -44,8 +37,8 @@ impl Ingest {
         collected: &Collected,
         name: &RefName,
     ) -> Result<Prepared, Error> {
-        let manifest = get(collected, "manifest.json")?;
-        let list = docker::images(&held::document(manifest, || "manifest.json".to_owned())?)?;
+        let manifest = get(collected, DOCKER_MANIFEST)?;
+        let list = docker::images(&held::document(manifest, || DOCKER_MANIFEST.to_owned())?)?;
         let mut images = Images {
             ingest: self,
             collected,
@@ -56,21 +49,15 @@ impl Ingest {
         let mut entries = Vec::new();
         for (number, image) in list.iter().enumerate() {
             let descriptor = images.add(number, image)?;
-            let mut names: BTreeSet<&str> = image.tags.iter().map(String::as_str).collect();
-            names.retain(|tag| !tag.is_empty() && *tag != NO_NAME);
+            let mut names = image.names();
             if names.is_empty() && is_single {
                 names.insert(name.as_str());
             }
-            if names.is_empty() {
-                entries.push(descriptor.clone());
-            }
-            for name in names {
-                let entry = named(&descriptor, name).map_err(|source| Error::Document {
-                    what: name.to_owned(),
-                    source,
-                })?;
-                entries.push(entry);
-            }
+            let named = docker::entries(&descriptor, &names);
+            entries.extend(named.map_err(|source| Error::Document {
+                what: DOCKER_MANIFEST.to_owned(),
+                source,
+            })?);
         }
         let new = images.new;
         Prepared::new(&self.writer, Kind::DockerArchive, entries, new, Vec::new())
@@ -78,8 +65,8 @@ impl Ingest {
 }
 
 impl Images<'_> {
-    /// Takes image `number`; the JSON text of its descriptor.
-    fn add(&mut self, number: usize, image: &Image) -> Result<String, Error> {
+    /// Takes image `number`; its descriptor.
+    fn add(&mut self, number: usize, image: &Image) -> Result<Value, Error> {
         let config = get(self.collected, &image.config)?;
         let bytes = held::document(config, || image.config.clone())?;
         let wrong = |source| archive::Error::Document {
@@ -109,9 +96,8 @@ impl Images<'_> {
             layers.push(layer.descriptor);
         }
         let config = self.describe(&MediaType::IMAGE_CONFIG, config.clone());
-        let manifest = manifest(&config, &layers);
-        let descriptor = self.describe(&MediaType::IMAGE_MANIFEST, Held::text(&manifest));
-        Ok(descriptor.to_string())
+        let manifest = docker::manifest(&config, &layers);
+        Ok(self.describe(&MediaType::IMAGE_MANIFEST, Held::text(&manifest)))
     }
 
     /// Takes the file at `path` as a layer, which it may have been before.
@@ -128,7 +114,7 @@ impl Images<'_> {
                 scan::diff_id(held, &self.ingest.options.limits.stream)?
             }
         };
-        let media_type = super::layer::media_type(compression);
+        let media_type = docker::layer_media_type(compression);
         let layer = Layer {
             descriptor: self.describe(&media_type, held.clone()),
             diff_id,
@@ -149,22 +135,7 @@ pub(super) fn describe(
     new: &mut BTreeMap<Digest, Held>,
 ) -> Value {
     let digest = held.digest();
-    let descriptor = json!({
-        "mediaType": media_type.as_str(),
-        "digest": digest.as_str(),
-        "size": ReadAt::size(&held),
-    });
+    let descriptor = docker::descriptor(media_type, &digest, ReadAt::size(&held));
     new.insert(digest, held);
     descriptor
-}
-
-/// The JSON text of an image manifest.
-pub(super) fn manifest(config: &Value, layers: &[Value]) -> String {
-    json!({
-        "schemaVersion": 2,
-        "mediaType": MediaType::IMAGE_MANIFEST.as_str(),
-        "config": config,
-        "layers": layers,
-    })
-    .to_string()
 }

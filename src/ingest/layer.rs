@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::docker::{describe, manifest};
+use super::docker::describe;
 use super::held::Held;
 use super::scan::{self, Scanned};
 use super::{Error, Ingest, Kind, Prepared};
-use crate::oci::{DiffId, LayerCompression, MediaType, RefName};
+use crate::archive::docker::{layer_media_type, manifest};
+use crate::oci::{DiffId, MediaType, RefName};
 use crate::store::layout::index::draft::named;
 use crate::store::layout::writer::SealedBlob;
 use crate::stream::Compression;
@@ -32,7 +33,7 @@ impl Ingest {
             }
         };
         let mut new = BTreeMap::new();
-        let media_type = media_type(scanned.compression);
+        let media_type = layer_media_type(scanned.compression);
         let layer = describe(&media_type, Held::File(received), &mut new);
         // No history: umoci expects a time in each step of one, and there is none to tell.
         let config = json!({
@@ -51,13 +52,4 @@ impl Ingest {
         })?;
         Prepared::new(&self.writer, Kind::Layer, vec![entry], new, Vec::new())
     }
-}
-
-/// The media type of a layer by what its bytes are.
-pub(super) fn media_type(compression: Compression) -> MediaType {
-    MediaType::layer(match compression {
-        Compression::Plain => LayerCompression::None,
-        Compression::Gzip => LayerCompression::Gzip,
-        Compression::Zstd => LayerCompression::Zstd,
-    })
 }

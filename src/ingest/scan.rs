@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::collect::{Collected, Collector, Extent};
 use super::{Error, Ingest};
-use crate::archive::Dialect;
+use crate::archive::{DOCKER_MANIFEST, Dialect};
 use crate::ingest::held;
 use crate::layer::tree::{self, Builder};
 use crate::oci::{DiffId, Hasher};
@@ -107,7 +107,7 @@ impl Feed<'_> {
     fn finish(self, compression: Compression) -> Result<Scanned, Error> {
         self.parser.finish()?;
         let (collected, has_marker, docker_manifest) = self.collector.finish();
-        let document = |held| held::document(&held, || "manifest.json".to_owned());
+        let document = |held| held::document(&held, || DOCKER_MANIFEST.to_owned());
         let docker_manifest = docker_manifest.map(document).transpose()?;
         Ok(Scanned {
             compression,

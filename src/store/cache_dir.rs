@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! CACHE/
+//! ├── archives/<hex>                which bytes of an archive are which file
 //! ├── verdicts/<algorithm>-<hex>    that a file had its digest (see `verify`)
 //! └── toc/<algorithm>-<hex>         tables of contents of layers
 //!     └── .new-<process>-<number>   one that is being written

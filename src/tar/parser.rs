@@ -132,6 +132,30 @@ impl Parser {
         Ok(())
     }
 
+    /// Passes over the next bytes without looking at them, as far as nothing in them
+    /// matters: the data of an entry, and what follows the end; `left` bytes at most. How
+    /// many those are: the next ones to be fed lie behind them.
+    ///
+    /// Whether something follows the end is then not noticed.
+    pub fn skip(&mut self, left: u64) -> u64 {
+        let len = match &mut self.state {
+            State::Skip { data, padding } => {
+                let of_data = left.min(*data);
+                let of_padding = (left - of_data).min(*padding);
+                *data -= of_data;
+                *padding -= of_padding;
+                if *data == 0 && *padding == 0 {
+                    self.state = State::Header;
+                }
+                of_data + of_padding
+            }
+            State::End { .. } => left,
+            _ => 0,
+        };
+        self.offset += len;
+        len
+    }
+
     /// Says that the bytes end here.
     ///
     /// # Errors
@@ -293,7 +317,7 @@ impl Parser {
         let (entry, stored_len) = (resolved.entry, resolved.stored_len);
         match resolved.follows {
             Follows::Data => {
-                self.skip(stored_len, padding_of(stored_len));
+                self.pass_over(stored_len, padding_of(stored_len));
                 self.emit(entry)
             }
             Follows::OldGnuMap(map) => self.go_on_with_old_gnu(entry, map, stored_len, true),
@@ -351,7 +375,7 @@ impl Parser {
                 regions: Some(regions),
             });
         }
-        self.skip(stored_len, padding_of(stored_len));
+        self.pass_over(stored_len, padding_of(stored_len));
         self.emit(entry)
     }
 
@@ -359,7 +383,7 @@ impl Parser {
         bad_sparse(fault, self.header_offset, &self.limits)
     }
 
-    fn skip(&mut self, data: u64, padding: u64) {
+    fn pass_over(&mut self, data: u64, padding: u64) {
         self.state = if data == 0 && padding == 0 {
             State::Header
         } else {
@@ -438,7 +462,7 @@ impl Parser {
                 }
             }
         }
-        self.skip(0, padding);
+        self.pass_over(0, padding);
         Ok(())
     }
 

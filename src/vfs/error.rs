@@ -274,6 +274,9 @@ impl Error {
     }
 }
 
+/// What it means that bytes are not there any more which were.
+const SHRUNK: stream::Error = stream::Error::Shrunk;
+
 /// The longest text of an error, in bytes. It may quote a document of megabytes, while an
 /// extended attribute takes 64 KiB, and a thousand faults are kept.
 const MAX_TEXT: usize = 2_000;
@@ -300,10 +303,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
-        Self::Io {
-            errno: error.raw_os_error(),
-            text: chain(&error).into(),
-        }
+        Self::of_io(&error, chain(&error))
     }
 }
 
@@ -352,6 +352,20 @@ impl From<writer::Error> for Error {
 }
 
 impl Error {
+    /// What reading some bytes said, told as `text`. They may come out of a compressed
+    /// stream, whose errors keep their own meaning.
+    fn of_io(error: &io::Error, text: String) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        let shrunk = (error.kind() == io::ErrorKind::UnexpectedEof).then_some(&SHRUNK);
+        match inner.or(shrunk) {
+            Some(error) => of_class(stream::Error::class(error), error.code(), text),
+            None => Self::Io {
+                errno: error.raw_os_error(),
+                text: text.into(),
+            },
+        }
+    }
+
     /// What is wrong with a document, said as `text`.
     fn of_document(error: &oci::Error, text: String) -> Self {
         let code = error.code();
@@ -373,10 +387,7 @@ impl Error {
             layout::Error::Unsettled { .. } => Self::malformed("LAYOUT_FILE_UNSETTLED", text),
             layout::Error::Version { .. } => Self::unsupported("LAYOUT_VERSION", text),
             layout::Error::Content { source, .. } => source.clone().into(),
-            layout::Error::Io { source, .. } => Self::Io {
-                errno: source.raw_os_error(),
-                text: text.into(),
-            },
+            layout::Error::Io { source, .. } => Self::of_io(source, text),
         }
     }
 
@@ -387,10 +398,7 @@ impl Error {
             verify::Error::Changed { .. } => Self::damaged("BLOB_CHANGED", text),
             verify::Error::Algorithm { .. } => Self::unsupported("DIGEST_ALGORITHM", text),
             verify::Error::TooLarge { .. } => Self::limit("LIMIT_BLOB_SIZE", text),
-            verify::Error::Read { source, .. } => Self::Io {
-                errno: source.raw_os_error(),
-                text: text.into(),
-            },
+            verify::Error::Read { source, .. } => Self::of_io(source, text),
         }
     }
 
@@ -631,6 +639,41 @@ mod tests {
             let row = format!("{one:?} or {other:?}");
             let fault = one.or(other).fault();
             assert_eq!(fault.map(|fault| fault.code), Some(expected), "{row}");
+        }
+    }
+
+    #[test]
+    fn what_a_stream_beneath_says_keeps_its_meaning() {
+        let changed = || stream::Error::SpanCheck {
+            at: stream::TarOffset(7),
+        };
+        let read = |source| {
+            let digest = oci::Digest::of(b"x");
+            Error::from(verify::Error::Read { digest, source })
+        };
+        let system = || io::Error::from_raw_os_error(libc::EACCES);
+        let rows = [
+            (
+                "changed",
+                Error::from(io::Error::from(changed())),
+                libc::EBADMSG,
+            ),
+            ("while hashing", read(changed().into()), libc::EBADMSG),
+            (
+                "shrunk",
+                read(io::ErrorKind::UnexpectedEof.into()),
+                libc::EBADMSG,
+            ),
+            (
+                "malformed",
+                read(stream::Error::Truncated.into()),
+                libc::EUCLEAN,
+            ),
+            ("the system", read(system()), libc::EACCES),
+            ("nobody knows", read(io::Error::other("x")), libc::EIO),
+        ];
+        for (name, error, errno) in rows {
+            assert_eq!(error.errno(), errno, "{name}: {error}");
         }
     }
 

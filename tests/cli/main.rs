@@ -7,6 +7,7 @@
 mod common;
 mod unmount;
 
+mod archives;
 mod cache;
 mod commit;
 mod demo;

@@ -23,7 +23,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// How bytes come to the room: both ways must come to the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// Written through a mount, or a pipe.
     Received,
     /// Read from a file of somebody else.
@@ -58,7 +58,12 @@ fn prepare(
 }
 
 /// Brings `bytes` in as a file `name`, and looks whether the layout is right afterwards.
-fn import(layout: &TestLayout, way: Way, name: &str, bytes: &[u8]) -> Result<Report, Error> {
+pub(super) fn import(
+    layout: &TestLayout,
+    way: Way,
+    name: &str,
+    bytes: &[u8],
+) -> Result<Report, Error> {
     import_over(layout, way, name, bytes, Collision::Refuse)
 }
 
@@ -119,7 +124,7 @@ fn document(layout: &TestLayout, descriptor: &Value) -> Value {
 }
 
 /// All files of a layout as the members of a tar, sorted.
-fn members_of(layout: &TestLayout) -> Vec<(String, Vec<u8>)> {
+pub(super) fn members_of(layout: &TestLayout) -> Vec<(String, Vec<u8>)> {
     let mut members = Vec::new();
     for name in ["index.json", "oci-layout"] {
         let bytes = std::fs::read(layout.path().join(name)).expect("it is there");
@@ -136,7 +141,7 @@ fn members_of(layout: &TestLayout) -> Vec<(String, Vec<u8>)> {
     members
 }
 
-fn tar(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn tar(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     let tarball = members
         .iter()
         .fold(Tarball::new(), |tarball, (path, bytes)| {
@@ -145,12 +150,12 @@ fn tar(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     tarball.finish()
 }
 
-fn oci_archive(layout: &TestLayout) -> Vec<u8> {
+pub(super) fn oci_archive(layout: &TestLayout) -> Vec<u8> {
     tar(&members_of(layout))
 }
 
 /// The config of an image with these uncompressed layers, as docker writes it.
-fn docker_config(layers: &[&[u8]]) -> Vec<u8> {
+pub(super) fn docker_config(layers: &[&[u8]]) -> Vec<u8> {
     let diff_ids = layers.iter().map(|layer| Digest::of(layer).to_string());
     json!({
         "architecture": "amd64",
@@ -163,7 +168,7 @@ fn docker_config(layers: &[&[u8]]) -> Vec<u8> {
 }
 
 /// The `manifest.json` of images given as config, tags and layers.
-fn docker_manifest(images: &[(&str, Value, &[&str])]) -> Vec<u8> {
+pub(super) fn docker_manifest(images: &[(&str, Value, &[&str])]) -> Vec<u8> {
     let image = |(config, tags, layers): &(&str, Value, &[&str])| json!({"Config": config, "RepoTags": tags, "Layers": layers});
     let images: Vec<Value> = images.iter().map(image).collect();
     Value::Array(images).to_string().into_bytes()

@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "tests")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod archive;
 mod artifacts;
 mod commit;
 #[path = "../common/mod.rs"]

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod archives;
 mod attributes;
 mod blobs;
 mod cache;

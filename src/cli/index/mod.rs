@@ -18,7 +18,7 @@ use super::source::{CacheOptions, LayoutOptions};
 /// Arguments of `ocifs index`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The layout: a directory.
+    /// The layout: a directory or an archive.
     #[arg(value_name = "LAYOUT", required_unless_present_any = ["list", "drop"])]
     source: Option<PathBuf>,
     /// Whose layers: refs, or digests that a ref leads to; of an image index those of all

@@ -28,7 +28,7 @@ use super::{output, progress};
 /// Arguments of `ocifs inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The layout: a directory.
+    /// The layout: a directory or an archive.
     #[arg(value_name = "LAYOUT")]
     source: PathBuf,
     /// An image: a ref, or a digest that a ref leads to [default: the layout as a whole].

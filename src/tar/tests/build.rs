@@ -146,7 +146,26 @@ pub(super) fn parse_by(
     parser.finish().map(|summary| (entries, summary))
 }
 
-/// Parses `bytes` at once, and holds that against smaller pieces.
+/// Parses `bytes` and passes over what need not be looked at.
+fn parse_skipping(bytes: &[u8], limits: &Limits) -> Result<Vec<Entry>, Error> {
+    let mut parser = Parser::new(limits.clone());
+    let mut entries = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let skipped = parser.skip(rest.len() as u64);
+        rest = &rest[usize::try_from(skipped).expect("it is no more than there are")..];
+        let (piece, after) = rest.split_at(rest.len().min(700));
+        parser.feed(piece, |entry| {
+            entries.push(entry);
+            Ok::<_, Error>(())
+        })?;
+        rest = after;
+    }
+    parser.finish().map(|_| entries)
+}
+
+/// Parses `bytes` at once, and holds that against smaller pieces, and against passing over
+/// what need not be looked at.
 ///
 /// # Panics
 /// If the pieces make a difference.
@@ -155,6 +174,8 @@ pub(super) fn parse_with(bytes: &[u8], limits: &Limits) -> Result<(Vec<Entry>, S
     for len in [1, 7, 512, 513] {
         assert_eq!(parse_by(bytes, len, limits), at_once, "in pieces of {len}");
     }
+    let entries = at_once.clone().map(|(entries, _)| entries);
+    assert_eq!(parse_skipping(bytes, limits), entries, "passing over data");
     at_once
 }
 

@@ -120,7 +120,10 @@ impl View {
 
 impl View {
     /// Takes the bytes that were read from the `index.json` of the layout at `layout`.
-    fn of(layout: &Path, bytes: Vec<u8>, identity: Identity) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Content`].
+    pub(crate) fn of(layout: &Path, bytes: Vec<u8>, identity: Identity) -> Result<Self, Error> {
         let path = layout.join(INDEX);
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(Error::Empty { path });

@@ -1,0 +1,237 @@
+//! Which bytes of a tar are which file, by its headers alone.
+//!
+//! The data of files is stepped over, so that a tar of many gigabytes costs a read for each
+//! of its headers. Only where one path comes twice is it looked whether both are the same.
+
+use std::io;
+
+use crate::archive::{Member, Members};
+use crate::store::{ReadAt, source};
+use crate::tar::{self, Content, Entry, Kind, Parser};
+
+/// How many bytes are read at a time. Most headers stand alone before a large file, some in
+/// a row.
+const STEP: usize = 16 << 10;
+
+/// How many bytes are compared at a time.
+const CHUNK: usize = 256 << 10;
+
+/// How many bytes of files with one path are compared in one archive. No writer is known
+/// that makes any; beyond this they are taken for different.
+const MAX_COMPARED: u64 = 256 << 20;
+
+/// What is accepted of an archive's headers. An archive of a thousand images has some
+/// 20,000 members; a million takes 150 MB of memory.
+pub(super) fn limits() -> tar::Limits {
+    tar::Limits {
+        entries: 1 << 20,
+        metadata: 64 << 20,
+        ..tar::Limits::default()
+    }
+}
+
+/// Where in the tar the bytes of a file are, all together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Extent {
+    /// In bytes from the start of the tar.
+    pub(super) offset: u64,
+    /// In bytes.
+    pub(super) len: u64,
+}
+
+/// Why there is no table.
+#[derive(Debug)]
+pub(super) enum Error {
+    Tar(tar::Error),
+    Read(io::Error),
+}
+
+impl From<tar::Error> for Error {
+    fn from(error: tar::Error) -> Self {
+        Self::Tar(error)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// Reads the headers of `tar`.
+///
+/// # Errors
+/// What is wrong with it; what reading answers.
+pub(super) fn scan(tar: &dyn ReadAt, limits: tar::Limits) -> Result<Members<Extent>, Error> {
+    let mut parser = Parser::new(limits);
+    let mut table = Table {
+        tar,
+        members: Members::default(),
+        compared: 0,
+    };
+    let mut buf = vec![0; STEP];
+    let (mut at, size) = (0, tar.size());
+    loop {
+        at += parser.skip(size - at);
+        let len = tar.read_at(&mut buf, at)?;
+        if len == 0 {
+            break;
+        }
+        parser.feed(&buf[..len], |entry| table.add(entry))?;
+        at += len as u64;
+    }
+    parser.finish()?;
+    Ok(table.members)
+}
+
+struct Table<'a> {
+    tar: &'a dyn ReadAt,
+    members: Members<Extent>,
+    /// How many bytes of files with one path were compared.
+    compared: u64,
+}
+
+impl Table<'_> {
+    fn add(&mut self, entry: Entry) -> Result<(), Error> {
+        let member = match entry.kind {
+            Kind::Directory => return Ok(()),
+            Kind::File(Content {
+                regions: None,
+                data_offset: offset,
+                stored_len: len,
+                ..
+            }) => Member::File(Extent { offset, len }),
+            Kind::File(_) => Member::Sparse,
+            Kind::Symlink { target } => Member::Symlink(target),
+            Kind::HardLink { target } => Member::HardLink(target),
+            Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo => Member::Special,
+        };
+        let (tar, compared) = (self.tar, &mut self.compared);
+        self.members
+            .insert_with(&entry.path, member, |known, member| match (known, member) {
+                (Member::File(one), Member::File(other)) => {
+                    Ok(are_same(tar, *one, *other, compared)?)
+                }
+                (known, member) => Ok(known == member),
+            })
+    }
+}
+
+fn are_same(tar: &dyn ReadAt, one: Extent, other: Extent, compared: &mut u64) -> io::Result<bool> {
+    *compared = compared.saturating_add(one.len);
+    if one.len != other.len || *compared > MAX_COMPARED {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
+    let mut at = 0;
+    while at < one.len {
+        let len = source::available(one.len, at, CHUNK);
+        let of_one = tar.read_at(&mut left[..len], one.offset + at)?;
+        // The later one may be cut off, which its tar will be refused for.
+        let of_other = tar.read_at(&mut right[..len], other.offset + at)?;
+        if of_one < len || of_other < len || left[..len] != right[..len] {
+            return Ok(false);
+        }
+        at += len as u64;
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    fn tar_of(files: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
+        let mut builder = ::tar::Builder::new(Vec::new());
+        for (path, bytes) in files {
+            let mut header = ::tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            builder.append_data(&mut header, path, *bytes)?;
+        }
+        builder.into_inner()
+    }
+
+    /// Counts the bytes that are read.
+    #[derive(Debug)]
+    struct Counted {
+        bytes: Vec<u8>,
+        read: AtomicU64,
+    }
+
+    impl ReadAt for Counted {
+        fn size(&self) -> u64 {
+            self.bytes.size()
+        }
+
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            let len = self.bytes.read_at(buf, offset)?;
+            self.read.fetch_add(len as u64, Ordering::Relaxed);
+            Ok(len)
+        }
+    }
+
+    fn members(bytes: &[u8], limits: tar::Limits) -> Result<Members<Extent>, String> {
+        scan(&bytes.to_vec(), limits).map_err(|error| format!("{error:?}"))
+    }
+
+    #[test]
+    fn data_is_stepped_over() -> TestResult {
+        let large = vec![7; 1 << 20];
+        let files: [(&str, &[u8]); 4] = [("a", &large), ("b", b"hello"), ("c", &large), ("d", b"")];
+        let bytes = tar_of(&files)?;
+        let counted = Counted {
+            bytes,
+            read: AtomicU64::new(0),
+        };
+        let found = scan(&counted, limits()).map_err(|error| format!("{error:?}"))?;
+        for (path, content) in files {
+            let extent = *found.get(path)?;
+            let start = usize::try_from(extent.offset)?;
+            let bytes = &counted.bytes[start..start + usize::try_from(extent.len)?];
+            assert_eq!(bytes, content, "{path}");
+        }
+        let read = counted.read.load(Ordering::Relaxed);
+        assert!(read <= 4 * STEP as u64, "{read} bytes were read");
+        Ok(())
+    }
+
+    #[test]
+    fn a_path_that_comes_twice() -> TestResult {
+        let (one, other) = (vec![1; 300_000], [vec![1; 299_999], vec![2]].concat());
+        let bytes = tar_of(&[
+            ("same", &one),
+            ("different", &one),
+            ("longer", b"x"),
+            ("same", &one),
+            ("different", &other),
+            ("longer", b"xy"),
+        ])?;
+        let found = members(&bytes, limits())?;
+        assert_eq!(
+            found.get("same").map(|extent| extent.len).ok(),
+            Some(300_000)
+        );
+        for path in ["different", "longer"] {
+            let error = found.find(path).expect_err(path);
+            assert_eq!(error.code(), "ARCHIVE_DUPLICATE", "{path}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn headers_are_bounded() -> TestResult {
+        let bytes = tar_of(&[("a", b""), ("b", b""), ("c", b"")])?;
+        let at_most = |entries| tar::Limits {
+            entries,
+            ..limits()
+        };
+        assert_eq!(members(&bytes, at_most(3))?.len(), 3);
+        let error = members(&bytes, at_most(2)).expect_err("there are three");
+        assert!(error.contains("Entries"), "{error}");
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! Archives where a layout is meant: what reads takes them, what writes says why not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ocifs::Digest;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::common::{Compression, Tarball, TestLayout, compress, run, tar_of};
+use super::{OCIFS, ocifs, stderr, stdout};
+
+/// What an old `docker save` writes of one image, in gzip.
+struct Sample {
+    dir: TempDir,
+}
+
+impl Sample {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let sample = Self { dir };
+        fs::write(sample.archive(), compress(Compression::Gzip, &docker())).unwrap();
+        sample
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.path("image.tar.gz")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs a command on the archive, with a cache directory of its own.
+    fn run(&self, command: &str, arguments: &[&str]) -> std::process::Output {
+        let (archive, cache) = (self.archive(), self.path("cache"));
+        let mut all = vec![command, "--cache-dir", text(&cache), text(&archive)];
+        all.extend(arguments);
+        ocifs(&all)
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn docker() -> Vec<u8> {
+    let layer = tar_of(&[("etc/", b""), ("etc/motd", b"hello\n")]);
+    let config = json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).to_string()]},
+    });
+    let manifest = json!([{"Config": "c.json", "RepoTags": ["app:1"], "Layers": ["x/layer.tar"]}]);
+    Tarball::new()
+        .file("c.json", config.to_string())
+        .dir("x/")
+        .file("x/layer.tar", layer)
+        .file("manifest.json", manifest.to_string())
+        .finish()
+}
+
+#[test]
+fn what_reads_takes_them() {
+    let sample = Sample::new();
+    let said = |command: &str, arguments: &[&str]| {
+        let output = sample.run(command, arguments);
+        assert!(output.status.success(), "{command}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{command}");
+        stdout(&output)
+    };
+    assert_eq!(said("ls", &[]), "app:1\n");
+    assert!(said("index", &[]).contains("1 read, 0 there already, 0 failed"));
+    assert!(said("index", &[]).contains("0 read, 1 there already, 0 failed"));
+    assert_eq!(said("ls", &["app:1/rootfs/etc"]), "motd\n");
+    assert_eq!(said("cat", &["app:1/rootfs/etc/motd"]), "hello\n");
+    let whole: Value = serde_json::from_str(&said("inspect", &["--json"])).unwrap();
+    assert_eq!(whole["blobs"], 3, "{whole}");
+    assert_eq!(whole["problems"], json!([]), "{whole}");
+    let image: Value = serde_json::from_str(&said("inspect", &["--json", "app:1"])).unwrap();
+    assert_eq!(image["problems"], json!([]), "{image}");
+    // What is read of it stays where it is.
+    let mut names: Vec<_> = fs::read_dir(sample.dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["cache", "image.tar.gz"]);
+}
+
+/// The manifest that is made for an image of docker is the same wherever it is made.
+#[test]
+fn exported_and_imported_again() {
+    let sample = Sample::new();
+    let (archive, out) = (sample.archive(), sample.path("out.tar"));
+    let layout = TestLayout::new();
+    let output = ocifs(&["export", text(&archive), "app:1", "-o", text(&out)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for file in [&archive, &out] {
+        let output = ocifs(&["import", text(layout.path()), text(file)]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    assert_eq!(layout.entries().len(), 1, "one and the same image");
+}
+
+#[test]
+fn what_writes_says_why_not() {
+    let sample = Sample::new();
+    let (archive, here) = (sample.archive(), sample.path("here"));
+    fs::create_dir(&here).unwrap();
+    let (archive, here) = (text(&archive), text(&here));
+    let rows: &[(&str, &[&str], i32, &str)] = &[
+        (
+            "tag",
+            &["tag", archive, "app:1", "app:2"],
+            2,
+            "archives are only read",
+        ),
+        (
+            "untag",
+            &["untag", archive, "app:1"],
+            2,
+            "archives are only read",
+        ),
+        (
+            "import",
+            &["import", archive, archive],
+            2,
+            "archives are only read",
+        ),
+        (
+            "shared blobs",
+            &["ls", "--shared-blobs", here, archive],
+            2,
+            "--shared-blobs goes with directories",
+        ),
+        (
+            "a mount that deletes",
+            &["mount", "--allow-delete", archive, here],
+            2,
+            "leave out --allow-delete",
+        ),
+    ];
+    let before = fs::read(sample.archive()).unwrap();
+    for (name, arguments, status, said) in rows {
+        let output = ocifs(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(*status),
+            "{name}: {}",
+            stderr(&output)
+        );
+        assert!(
+            stderr(&output).contains(said),
+            "{name}: {}",
+            stderr(&output)
+        );
+    }
+    assert_eq!(fs::read(sample.archive()).unwrap(), before);
+}
+
+#[test]
+fn what_is_no_archive_is_told_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file.tar");
+    let here = dir.path().join("here");
+    fs::create_dir(&here).unwrap();
+    let whole = docker();
+    let cut = &whole[..2_000];
+    let rows: &[(&str, &[u8], i32, &str)] = &[
+        ("a text", &b"hello\n".repeat(100), 3, "[TAR_CHECKSUM]"),
+        ("a layer", &tar_of(&[("a", b"1")]), 1, "[ARCHIVE_UNKNOWN]"),
+        ("cut short", cut, 3, "[TAR_TRUNCATED]"),
+        (
+            "xz",
+            b"\xfd7zXZ\0\0",
+            1,
+            "compression xz is not supported [COMPRESSION]",
+        ),
+    ];
+    for (name, bytes, status, said) in rows {
+        fs::write(&path, bytes).unwrap();
+        let (file, cache) = (text(&path), dir.path().join("cache"));
+        for arguments in [
+            vec!["ls", "--cache-dir", text(&cache), file],
+            vec!["mount", "--cache-dir", text(&cache), file, text(&here)],
+        ] {
+            let output = run(OCIFS, &arguments);
+            let error = stderr(&output);
+            assert_eq!(output.status.code(), Some(*status), "{name}: {error}");
+            assert!(
+                error.contains(said) && error.contains(file),
+                "{name}: {error}"
+            );
+            assert_eq!(error.lines().count(), 1, "{name}: {error}");
+        }
+    }
+}
