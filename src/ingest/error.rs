@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::docker_root;
 use crate::oci::{self, DiffId, Digest};
 use crate::store::layout::refs::Refusal;
 use crate::store::layout::{self, writer};
@@ -45,6 +46,9 @@ pub enum Error {
     /// The archive is not right.
     #[error(transparent)]
     Archive(#[from] archive::Error),
+    /// Docker's own store does not give it.
+    #[error(transparent)]
+    Docker(#[from] docker_root::Error),
     /// A manifest, an index, a config or an entry is not right.
     #[error("{what} is not right")]
     Document {
@@ -175,6 +179,7 @@ impl Error {
         match self {
             Self::Name { .. } => "REF_NAME_GRAMMAR",
             Self::Archive(error) => error.code(),
+            Self::Docker(error) => error.code(),
             Self::Document { source, .. } => source.code(),
             Self::Stream(error) => error.code(),
             Self::Tree(error) => error.code(),
@@ -202,6 +207,7 @@ impl Error {
                 archive::ErrorClass::Unsupported => ErrorClass::Unsupported,
                 archive::ErrorClass::Limit => ErrorClass::Limit,
             },
+            Self::Docker(error) => error.class(),
             Self::Document { source, .. } => of_document(source),
             Self::Stream(error) => match error.class() {
                 stream::ErrorClass::Mismatch => ErrorClass::Mismatch,
@@ -227,7 +233,7 @@ impl Error {
     }
 }
 
-fn of_document(error: &oci::Error) -> ErrorClass {
+pub(super) fn of_document(error: &oci::Error) -> ErrorClass {
     match error.class() {
         oci::ErrorClass::Malformed => ErrorClass::Malformed,
         oci::ErrorClass::Unsupported => ErrorClass::Unsupported,

@@ -5,7 +5,8 @@
 //!                  │               ├── docker-archive ─┤            blobs        entries
 //!                  │               └── layer ──────────┼─> Prepared ──> Published ──> index
 //!                  ├── manifest or index ──────────────┤        publish      update
-//!                  └── anything else: artifact ────────┘
+//!                  └── anything else: artifact ────────┤
+//!   Docker's own store ────────────────────────────────┘
 //! ```
 //!
 //! What something becomes hangs on its content, never on its name: the table is in the
@@ -17,6 +18,8 @@
 //! - [`Ingest::prepare`] takes a file that was received whole, and publishes that very
 //!   file where it becomes a blob; [`Ingest::prepare_file`] reads one of somebody else,
 //!   and copies it unless it is an archive.
+//! - [`Ingest::prepare_docker_images`] takes images from where Docker itself keeps them
+//!   ([`docker_root`]).
 //! - [`Prepared`] is what is right, and nothing of it is in the layout; [`Published`] has
 //!   its blobs there.
 //! - [`Ingest::commit`] does the rest in one update of the index. Who commits many things
@@ -28,6 +31,7 @@ mod archive;
 mod artifact;
 mod collect;
 mod docker;
+pub mod docker_root;
 mod document;
 mod error;
 mod held;
@@ -36,6 +40,7 @@ mod name;
 mod prepared;
 mod scan;
 mod sniff;
+pub mod tar_split;
 mod walk;
 
 use std::collections::BTreeMap;

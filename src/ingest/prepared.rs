@@ -19,6 +19,8 @@ pub enum Kind {
     OciArchive,
     /// What `docker save` writes.
     DockerArchive,
+    /// Images of Docker's own store.
+    DockerStore,
     /// An image manifest.
     Manifest,
     /// An image index.
@@ -38,6 +40,7 @@ impl Kind {
         match self {
             Self::OciArchive => "oci-archive",
             Self::DockerArchive => "docker-archive",
+            Self::DockerStore => "docker-store",
             Self::Manifest => "manifest",
             Self::Index => "index",
             Self::Layer => "layer",
@@ -222,7 +225,8 @@ fn report(blob: &StoredBlob, is_new: bool) -> BlobReport {
     }
 }
 
-fn image(text: &str) -> Result<Image, Error> {
+/// What an entry's JSON text says.
+pub(super) fn image(text: &str) -> Result<Image, Error> {
     let wrong = |source| Error::Document {
         what: "an entry for index.json".to_owned(),
         source,

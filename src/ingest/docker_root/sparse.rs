@@ -1,0 +1,88 @@
+//! Where the members of sparse files are in a tar that is put together.
+//!
+//! The tar is read while it is made: before each gap the parser has seen its header, and
+//! knows which regions of the file are stored. What our parser refuses is taken as it
+//! comes, since Docker has taken it; the DiffID decides.
+
+use crate::tar::{self, Content, Kind, Parser, Region};
+
+/// What form 1.0 has in its headers.
+const IN_DATA: &[u8] = b"GNU.sparse.major=1\n";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Watch {
+    parser: Option<Parser>,
+    /// The last file whose header was complete.
+    last: Option<Content>,
+    /// The last bytes that are no file's.
+    segment: Vec<u8>,
+    /// How many bytes there were.
+    at: u64,
+}
+
+/// What is stored of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stored {
+    Whole,
+    Regions(Vec<Region>),
+    /// These would have been in the data.
+    Unknown,
+}
+
+impl Watch {
+    pub(super) fn new(limits: tar::Limits) -> Self {
+        Self {
+            parser: Some(Parser::new(limits)),
+            last: None,
+            segment: Vec::new(),
+            at: 0,
+        }
+    }
+
+    /// Takes bytes that are no file's: headers and padding.
+    pub(super) fn segment(&mut self, bytes: Vec<u8>) {
+        self.feed(&bytes);
+        self.segment = bytes;
+    }
+
+    /// Takes any bytes.
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        self.at += bytes.len() as u64;
+        let Some(parser) = &mut self.parser else {
+            return;
+        };
+        let last = &mut self.last;
+        let fed = parser.feed(bytes, |entry| {
+            *last = match entry.kind {
+                Kind::File(content) => Some(content),
+                _ => None,
+            };
+            Ok::<(), tar::Error>(())
+        });
+        if let Err(error) = fed {
+            log::debug!("no longer looking for sparse files: {error}");
+            self.parser = None;
+        }
+    }
+
+    /// What is stored of the file whose bytes come next.
+    pub(super) fn stored(&self) -> Stored {
+        if self.parser.is_none() {
+            return Stored::Whole;
+        }
+        match &self.last {
+            Some(content) if content.data_offset == self.at => match &content.regions {
+                Some(regions) => Stored::Regions(regions.clone()),
+                None => Stored::Whole,
+            },
+            _ if has_map_in_data(&self.segment) => Stored::Unknown,
+            _ => Stored::Whole,
+        }
+    }
+}
+
+/// Whether the headers of a file say that its map comes with the data.
+fn has_map_in_data(headers: &[u8]) -> bool {
+    headers.windows(IN_DATA.len()).any(|part| part == IN_DATA)
+}
