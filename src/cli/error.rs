@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use ocifs::fuse::MountError;
+use ocifs::ingest::docker_root;
 use ocifs::store::layout::refs;
 use ocifs::store::layout::writer;
 use ocifs::store::{cache_dir, layout, lock, verify};
@@ -88,6 +89,12 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<&'static str> {
         }))) = cause.downcast_ref()
         {
             return Some("--allow-delete moves it");
+        }
+        if let Some(ingest::Error::Docker(docker_root::Error::Io { source, .. })) =
+            cause.downcast_ref()
+            && source.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return Some("Docker's store is for root alone");
         }
         if let Some(writer::Error::Refused(refusal)) = cause.downcast_ref() {
             return of_refusal(refusal).1;

@@ -1,5 +1,7 @@
 //! `ocifs import`: files become images of a layout, as in the drop box of a mount.
 
+mod docker;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,7 +15,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use anyhow::Context;
 use clap::Args;
 use ocifs::ingest::{
-    Attachment, BlobReport, Image, Ingest, IngestOptions, Name, Prepared, Report, UNKNOWN_ARTIFACT,
+    Attachment, BlobReport, Image, Ingest, IngestOptions, Name, Report, UNKNOWN_ARTIFACT,
 };
 use ocifs::oci::{MediaType, RefName};
 use ocifs::store::LayoutWriter;
@@ -36,18 +38,19 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The layout: a directory.
-    #[arg(value_name = "LAYOUT")]
-    layout: PathBuf,
+    #[arg(value_name = "LAYOUT", required_unless_present = "list")]
+    layout: Option<PathBuf>,
     /// What to bring in: archives of `docker save` or of a layout, tars of single layers,
-    /// manifests, or any other file, which becomes an artifact; `-` for standard input.
-    #[arg(value_name = "FILE", required = true)]
+    /// manifests, or any other file, which becomes an artifact; `-` for standard input. With
+    /// --docker, images by name or id.
+    #[arg(value_name = "FILE", required_unless_present = "list")]
     files: Vec<PathBuf>,
     /// The name of what brings none, instead of the file's.
     #[arg(long, value_name = "REF")]
     name: Option<RefName>,
     /// Bring each file in as an artifact about this image: a ref, or a digest that a ref
     /// leads to.
-    #[arg(long, value_name = "REF", conflicts_with = "name")]
+    #[arg(long, value_name = "REF", conflicts_with_all = ["name", "docker_store"])]
     subject: Option<OsString>,
     /// The type of these artifacts, such as application/spdx+json [default:
     /// application/vnd.unknown.artifact.v1].
@@ -59,6 +62,17 @@ pub(crate) struct Arguments {
     /// Print an array with an object for each file.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    docker: docker::Options,
+    #[command(flatten)]
+    choices: docker::Choices,
+}
+
+impl Arguments {
+    fn layout(&self) -> anyhow::Result<&Path> {
+        let layout = self.layout.as_deref();
+        layout.ok_or_else(|| Refusal::usage("LAYOUT is missing"))
+    }
 }
 
 fn artifact_type(text: &str) -> Result<MediaType, String> {
@@ -74,12 +88,15 @@ fn artifact_type(text: &str) -> Result<MediaType, String> {
 /// # Errors
 /// If the layout cannot be written, or a file has no name.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    allow_many_files();
+    if let Some(root) = arguments.docker.root() {
+        return docker::run(arguments, root);
+    }
     let names = match &arguments.subject {
         Some(subject) => attached(arguments, subject)?,
         None => names(arguments)?,
     };
-    allow_many_files();
-    let writer = source::open_writer(&arguments.layout)?;
+    let writer = source::open_writer(arguments.layout()?)?;
     let mut problems = Vec::new();
     let mut reports = Vec::new();
     for (file, name) in arguments.files.iter().zip(&names) {
@@ -144,7 +161,7 @@ fn attached(arguments: &Arguments, subject: &OsStr) -> anyhow::Result<Vec<Name>>
     }
     let unknown = || MediaType::new(UNKNOWN_ARTIFACT);
     let attachment = Attachment {
-        subject: subject::find(&arguments.layout, subject)?,
+        subject: subject::find(arguments.layout()?, subject)?,
         artifact_type: arguments.artifact_type.clone().unwrap_or_else(unknown),
     };
     let name = |file: &PathBuf| {
@@ -231,12 +248,12 @@ fn receive(writer: &LayoutWriter, mut stream: impl Read) -> anyhow::Result<Seale
 }
 
 /// Does `work`, and shows meanwhile how much of `file` was read.
-fn watched(
+fn watched<T>(
     file: &Path,
     read: &AtomicU64,
     total: u64,
-    work: impl FnOnce() -> anyhow::Result<Prepared>,
-) -> anyhow::Result<Prepared> {
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
         let (working, worked) = mpsc::channel::<()>();
         let what = printable(file.as_os_str().as_bytes());
@@ -246,9 +263,9 @@ fn watched(
                 progress.show(&what, read.load(Ordering::Relaxed).min(total), total);
             }
         });
-        let prepared = work();
+        let done = work();
         drop(working);
-        prepared
+        done
     })
 }
 

@@ -115,14 +115,13 @@ impl<R: BufRead> Pieces<R> {
     ///
     /// # Errors
     /// See [`Error`]; it is final.
-    pub fn next(&mut self) -> Result<Option<Piece>, Error> {
+    pub fn next_piece(&mut self) -> Result<Option<Piece>, Error> {
         while self.read_line()? {
             if self.line.trim_ascii().is_empty() {
                 continue;
             }
             let line = self.number;
-            let value =
-                json::parse(&self.line).map_err(|source| Error::Json { line, source })?;
+            let value = json::parse(&self.line).map_err(|source| Error::Json { line, source })?;
             match piece(&value) {
                 Ok(None) => {}
                 Ok(piece) => return Ok(piece),
@@ -143,7 +142,8 @@ impl<R: BufRead> Pieces<R> {
         let mut lines = (&mut self.lines).take(most);
         let len = lines.read_until(b'\n', &mut self.line);
         let len = len.map_err(Error::Read)?;
-        if self.line.trim_ascii_end().len() > self.max_line {
+        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        if line.len() > self.max_line {
             return Err(Error::LineTooLong {
                 line: self.number,
                 limit: self.max_line,
@@ -205,7 +205,7 @@ mod tests {
     fn pieces(text: &[u8]) -> Result<Vec<Piece>, Error> {
         let mut pieces = Pieces::new(text, 200);
         let mut found = Vec::new();
-        while let Some(piece) = pieces.next()? {
+        while let Some(piece) = pieces.next_piece()? {
             found.push(piece);
         }
         Ok(found)
@@ -275,16 +275,28 @@ mod tests {
         let rows = [
             ("no JSON", "{\"type\":2", "line 1 is not right"),
             ("two values", "{}{}", "line 1 is not right"),
-            ("a key twice", r#"{"type":2,"type":1}"#, "line 1 is not right"),
+            (
+                "a key twice",
+                r#"{"type":2,"type":1}"#,
+                "line 1 is not right",
+            ),
             ("no object", "[]", "line 1 has no known type"),
             ("no type", r#"{"payload":""}"#, "line 1 has no known type"),
-            ("type 3", r#"{"type":3,"payload":""}"#, "line 1 has no known type"),
+            (
+                "type 3",
+                r#"{"type":3,"payload":""}"#,
+                "line 1 has no known type",
+            ),
             (
                 "payload of another type",
                 r#"{"type":2,"payload":7}"#,
                 "line 1 has a payload that is no text",
             ),
-            ("no base64", r#"{"type":2,"payload":"*"}"#, "line 1 has no base64"),
+            (
+                "no base64",
+                r#"{"type":2,"payload":"*"}"#,
+                "line 1 has no base64",
+            ),
             ("no name", r#"{"type":1,"size":1}"#, "line 1 has no name"),
             (
                 "negative size",
@@ -321,7 +333,7 @@ mod tests {
             let text = "A".repeat(len);
             let line = format!("{{\"type\":2,\"payload\":\"{text}\"}}\n");
             let mut pieces = Pieces::new(line.as_bytes(), 199);
-            assert_eq!(pieces.next().is_ok(), is_accepted, "{len}");
+            assert_eq!(pieces.next_piece().is_ok(), is_accepted, "{len}");
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::common::{
-    Compression, Fingerprint, TestLayout, compress, run_ok, tar_of, verify_layout,
+    Compression, DockerStore, Fingerprint, TestLayout, compress, run_ok, tar_of, verify_layout,
 };
 use super::{OCIFS, ocifs, stderr, stdout};
 
@@ -317,4 +317,138 @@ fn files_become_artifacts_about_an_image() {
         );
     }
     assert_eq!(before, Fingerprint::of(sample.layout.path()));
+}
+
+/// A store of Docker's with one image, `app:1`.
+fn docker_store() -> (DockerStore, String) {
+    let mut store = DockerStore::new();
+    let layer = tar_of(&[("etc/motd", b"hello\n")]);
+    let image = store.image(&[&layer]);
+    store.name("app:1", &image.id);
+    (store, image.id.to_string())
+}
+
+#[test]
+fn images_come_out_of_dockers_store() {
+    let (store, id) = docker_store();
+    let root = store.path().to_str().unwrap();
+    let sample = Sample::new();
+    let before = Fingerprint::of(sample.layout.path());
+    let dry = sample.import(&[
+        "--docker-root",
+        root,
+        "--dry-run",
+        "docker.io/library/app:1",
+    ]);
+    assert!(dry.status.success(), "{}", stderr(&dry));
+    assert_eq!(Fingerprint::of(sample.layout.path()), before);
+    assert_eq!(stdout(&dry).lines().count(), 4, "{}", stdout(&dry));
+
+    let object = &sample.json(&["--docker-root", root, "app:1", &id[..20]])[0];
+    assert_eq!(object["kind"], "docker-store");
+    assert_eq!(object["file"], root);
+    assert_eq!(object["dryRun"], false);
+    assert_eq!(object["blobs"].as_array().map(Vec::len), Some(3));
+    let digest = object["images"][0]["digest"].as_str().unwrap();
+    assert!(stdout(&dry).starts_with(&format!("app:1  {digest}  docker-store, 3 of 3")));
+    assert_eq!(sample.names(), ["app:1", ""]);
+
+    let named = sample.import(&["--docker-root", root, "--name", "mine:2", &id]);
+    assert!(stdout(&named).starts_with("mine:2  "), "{}", stdout(&named));
+    let other = ["--compress", "zstd", "app:1"];
+    let refused = sample.import(&[&["--docker-root", root], &other[..]].concat());
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("--allow-delete moves it"));
+    let moved = [&["--docker-root", root, "--allow-delete"], &other[..]].concat();
+    assert!(sample.import(&moved).status.success());
+}
+
+#[test]
+fn dockers_images_are_listed() {
+    let (store, id) = docker_store();
+    let root = store.path().to_str().unwrap();
+    let list = ["import", "--docker-root", root, "--list"];
+    let output = ocifs(&list);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stdout(&output), format!("app:1  {}  6 B\n", &id[..19]));
+    let json = [&list[..], &["--json"]].concat();
+    let listed: Value = serde_json::from_slice(&ocifs(&json).stdout).unwrap();
+    let expected = json!([{"id": id, "names": ["app:1"], "digests": [], "size": 6}]);
+    assert_eq!(listed, expected);
+
+    let layers = store.path().join("image/overlay2/layerdb/sha256");
+    fs::remove_dir_all(layers).unwrap();
+    let output = ocifs(&list);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), format!("app:1  {}  damaged\n", &id[..19]));
+    let error = &serde_json::from_slice::<Value>(&ocifs(&json).stdout).unwrap()[0]["error"];
+    assert_eq!(error["code"], "DOCKER_INCOMPLETE");
+}
+
+#[test]
+fn dockers_store_is_refused_with_reasons() {
+    let (store, _) = docker_store();
+    let root = store.path().to_str().unwrap();
+    let sample = Sample::new();
+    let before = Fingerprint::of(sample.layout.path());
+    let layout = sample.layout.path().to_str().unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let empty = empty.path().to_str().unwrap();
+    let rows: [(&str, &[&str], i32, &str); 8] = [
+        (
+            "no store",
+            &["--docker-root", empty, layout, "app:1"],
+            1,
+            "docker info",
+        ),
+        (
+            "nowhere",
+            &["--docker-root", "/no/such", layout, "app:1"],
+            1,
+            "/no/such",
+        ),
+        (
+            "no image",
+            &["--docker-root", root, layout, "app:2"],
+            1,
+            "--list",
+        ),
+        (
+            "two of one name",
+            &["--docker-root", root, "--name", "x", layout, "app:1", "app"],
+            2,
+            "--name is for one image",
+        ),
+        ("a list of what", &["--list"], 2, "--docker"),
+        (
+            "a trial of files",
+            &["--dry-run", layout, "x"],
+            2,
+            "--docker",
+        ),
+        (
+            "files are as they are",
+            &["--compress", "zstd", layout, "x"],
+            2,
+            "--docker",
+        ),
+        ("no layout", &["--docker-root", root], 2, "LAYOUT"),
+    ];
+    for (name, arguments, status, part) in rows {
+        let output = ocifs(&[&["import"], arguments].concat());
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(status), "{name}: {text}");
+        assert!(text.contains(part), "{name}: {text}");
+    }
+    let changed = fs::read_dir(store.path().join("overlay2")).unwrap().next();
+    let motd = changed.unwrap().unwrap().path().join("diff/etc/motd");
+    fs::write(motd, "hollo\n").unwrap();
+    let output = ocifs(&["import", "--docker-root", root, layout, "app:1"]);
+    assert_eq!(output.status.code(), Some(3));
+    let text = stderr(&output);
+    assert!(
+        text.contains("the file \"etc/motd\" has other bytes"),
+        "{text}"
+    );
+    assert_eq!(Fingerprint::of(sample.layout.path()), before);
 }

@@ -25,6 +25,7 @@
     reason = "a module that each test binary includes and uses a part of"
 )]
 
+mod docker_store;
 mod ext4;
 mod extract;
 mod fingerprint;
@@ -42,6 +43,7 @@ mod tool;
 mod tree;
 mod verify;
 
+pub use docker_store::{DockerStore, Line, StoredImage, StoredLayer, split, text_of};
 pub use ext4::Ext4;
 pub use extract::{Event, Extracted, Refusal, Whiteouts, hidden_by, join};
 pub use fingerprint::Fingerprint;

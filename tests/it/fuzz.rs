@@ -126,6 +126,11 @@ fn documents() -> TestResult {
 }
 
 #[test]
+fn tar_split() -> TestResult {
+    run("tar_split")
+}
+
+#[test]
 fn ingest() -> TestResult {
     run("ingest")
 }

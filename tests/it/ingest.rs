@@ -1,6 +1,7 @@
 //! Bringing things in: what files become, and that what is refused changes nothing.
 
 mod archives;
+mod docker_root;
 mod files;
 mod hostile;
 mod tools;

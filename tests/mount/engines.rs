@@ -1,4 +1,5 @@
-//! Archives of a mount go into a real containerd and a real Docker engine, and come back.
+//! Archives of a mount go into a real containerd and a real Docker engine, and come back;
+//! what Docker keeps of images is read without it.
 //!
 //! Both run in a temporary directory, without a network, for as long as the test.
 
@@ -8,12 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ocifs::oci::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common::{
-    Compression, Need, TestLayout, TestMount, digest_of, has, host_architecture, run_ok, skip,
-    verify_layout,
+    Compression, Ext4, Need, Tarball, TestLayout, TestMount, digest_of, has, host_architecture,
+    run_ok, skip, verify_layout,
 };
 
 const NEEDS: &[Need] = &[
@@ -21,6 +23,7 @@ const NEEDS: &[Need] = &[
     Need::Root,
     Need::Tool("containerd"),
     Need::Tool("dockerd"),
+    Need::Tool("skopeo"),
 ];
 
 /// How long an engine may take to answer for the first time.
@@ -56,10 +59,20 @@ impl Drop for Daemon {
     }
 }
 
+/// The driver whose store is read here, and the one that works everywhere.
+const DRIVERS: [&str; 2] = ["overlay2", "vfs"];
+
+/// The magic number of overlayfs, which cannot be below another.
+const OVERLAYFS: u64 = 0x794c_7630;
+
 /// containerd and a Docker engine that uses it; fields end in their order.
 struct Engines {
-    _docker: Daemon,
+    docker: Daemon,
     _containerd: Daemon,
+    driver: &'static str,
+    /// The data root of Docker.
+    root: PathBuf,
+    _disk: Option<Ext4>,
     dir: TempDir,
 }
 
@@ -77,19 +90,22 @@ impl Engines {
         arguments.extend(["--state".to_owned(), path("containerd-state")]);
         let containerd = Daemon::start("containerd", &arguments, &dir.path().join("c.log"));
         wait_for(&dir.path().join("containerd.sock"));
-        let mut arguments = vec![format!("--host=unix://{}", path("docker.sock"))];
-        arguments.push(format!("--containerd={socket}"));
-        arguments.push(format!("--data-root={}", path("docker")));
-        arguments.push(format!("--exec-root={}", path("docker-state")));
-        arguments.push(format!("--pidfile={}", path("docker.pid")));
-        let fixed = ["--bridge=none", "--iptables=false", "--storage-driver=vfs"];
-        arguments.extend(fixed.map(str::to_owned));
-        let docker = Daemon::start("dockerd", &arguments, &dir.path().join("d.log"));
-        let engines = Self {
-            _docker: docker,
+        let disk = Self::disk(dir.path(), name);
+        let place = disk.as_ref().map_or(dir.path(), Ext4::path);
+        let mut engines = Self {
+            docker: Self::docker(dir.path(), &place.join("docker"), DRIVERS[0]),
             _containerd: containerd,
+            driver: DRIVERS[0],
+            root: place.join("docker"),
+            _disk: disk,
             dir,
         };
+        if engines.answer() {
+            return Some(engines);
+        }
+        engines.root = engines.dir.path().join("docker");
+        engines.driver = DRIVERS[1];
+        engines.docker = Self::docker(engines.dir.path(), &engines.root, DRIVERS[1]);
         if engines.answer() {
             return Some(engines);
         }
@@ -99,9 +115,31 @@ impl Engines {
         None
     }
 
-    fn answer(&self) -> bool {
+    /// A disk for Docker's layers where temporary files lie on an overlayfs.
+    fn disk(dir: &Path, name: &str) -> Option<Ext4> {
+        let stat = rustix::fs::statfs(dir).expect("it is there");
+        let is_overlay = u64::try_from(stat.f_type).is_ok_and(|kind| kind == OVERLAYFS);
+        let name = format!("{name}, Docker's own store");
+        (is_overlay && has(&name, &[Need::LoopDevice])).then(|| Ext4::mount(256 << 20))
+    }
+
+    fn docker(dir: &Path, root: &Path, driver: &str) -> Daemon {
+        let path = |name: &str| dir.join(name).display().to_string();
+        let mut arguments = vec![format!("--host=unix://{}", path("docker.sock"))];
+        arguments.push(format!("--containerd={}", path("containerd.sock")));
+        arguments.push(format!("--data-root={}", root.display()));
+        arguments.push(format!("--exec-root={}", path("docker-state")));
+        arguments.push(format!("--pidfile={}", path("docker.pid")));
+        arguments.push(format!("--storage-driver={driver}"));
+        let fixed = ["--bridge=none", "--iptables=false"];
+        arguments.extend(fixed.map(str::to_owned));
+        Daemon::start("dockerd", &arguments, &dir.join("d.log"))
+    }
+
+    /// Whether Docker answers, before it ends or patience does.
+    fn answer(&mut self) -> bool {
         let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
+        while Instant::now() < end && matches!(self.docker.0.try_wait(), Ok(None)) {
             let mut command = self.command("docker");
             let output = command
                 .args(["version", "--format", "{{.Server.Version}}"])
@@ -219,4 +257,133 @@ fn images_go_into_engines_and_come_back() {
     engines.run("ctr", &["images", "export", &to, "docker.io/library/app:1"]);
     let back = import(&exported);
     assert_eq!(back.entries()[0]["digest"], json!(digest.as_str()));
+    if engines.driver == DRIVERS[0] {
+        images_come_out_of_the_store(&engines);
+    } else {
+        let reason = "Docker cannot use overlay2 here";
+        skip("images_come_out_of_the_store", reason);
+    }
+}
+
+/// All that a layer may have, and a second one that takes some of it away.
+fn layers() -> [Vec<u8>; 2] {
+    let long = format!("deep/{}/x", "n".repeat(200));
+    let base = Tarball::new()
+        .dir("etc/")
+        .pax("SCHILY.xattr.user.k", "v")
+        .file("etc/motd", "hello\n")
+        .link("etc/hard", "etc/motd")
+        .file(&long, "far\n")
+        .file(b"bad\xffname", "raw\n")
+        .owner(1000, 1000)
+        .mode(0o4755)
+        .file("setuid", "x")
+        .file("zeros", vec![0; 1 << 20])
+        .file("empty", "")
+        .dir("usr/")
+        .dir("usr/lib/")
+        .symlink("lib", "usr/lib")
+        .file("lib/through", "a link\n")
+        .fifo("pipe")
+        .device("null", 1, 3)
+        .finish();
+    let top = Tarball::new()
+        .dir("etc/")
+        .file("etc/.wh.motd", "")
+        .file("etc/new", "new\n")
+        .dir("deep/")
+        .file("deep/.wh..wh..opq", "")
+        .finish();
+    [base, top]
+}
+
+/// What `docker save` would write of an image with these layers.
+fn archive_of(tag: &str, layers: &[&[u8]]) -> Vec<u8> {
+    let diff_ids: Vec<String> = layers
+        .iter()
+        .map(|tar| Digest::of(tar).to_string())
+        .collect();
+    let config = json!({
+        "architecture": host_architecture(),
+        "os": "linux",
+        "config": {"Cmd": ["/setuid"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    let names: Vec<String> = (0..layers.len()).map(|at| format!("{at}.tar")).collect();
+    let manifest = json!([{"Config": "c.json", "RepoTags": [tag], "Layers": names}]);
+    let mut archive = Tarball::new()
+        .file("c.json", config.to_string())
+        .file("manifest.json", manifest.to_string());
+    for (name, tar) in names.iter().zip(layers) {
+        archive = archive.file(name, tar);
+    }
+    archive.finish()
+}
+
+/// Images of a store that a real Docker has filled, while it runs.
+fn images_come_out_of_the_store(engines: &Engines) {
+    let [base, top] = layers();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let sparse = fs::read(golden.join("pax-sparse-0.1.tar")).expect("it is there");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = engines.dir.path().join(name);
+        fs::write(&path, bytes).expect("the directory is ours");
+        path.display().to_string()
+    };
+    for (tag, layers) in [
+        ("store:1", &[&base[..], &top][..]),
+        // Docker itself cannot save this one.
+        ("sparse:1", &[&sparse[..], &top]),
+    ] {
+        let archive = file("loaded.tar", &archive_of(tag, layers));
+        engines.run("docker", &["load", "-q", "-i", &archive]);
+    }
+    let tar = file("imported.tar", &base);
+    engines.run("docker", &["import", &tar, "imported:1"]);
+
+    let layout = TestLayout::new();
+    let tags = ["store:1", "sparse:1", "imported:1"];
+    let mut words = vec!["import", "--compress=none", "--docker-root"];
+    let (root, path) = (
+        engines.root.display().to_string(),
+        layout.path().display().to_string(),
+    );
+    words.extend([&*root, &*path]);
+    words.extend(tags);
+    run_ok(env!("CARGO_BIN_EXE_ocifs"), &words);
+    verify_layout(layout.path());
+    let entries = layout.entries();
+    let is_named = |entry: &&Value, tag: &str| {
+        entry["annotations"]["org.opencontainers.image.ref.name"] == tag
+    };
+    for tag in tags {
+        let entry = entries.iter().find(|entry| is_named(entry, tag));
+        let entry = entry.expect("it was imported");
+        let manifest = document(&layout, entry);
+        let stored = fs::read(layout.blob_path(&manifest["config"])).expect("it is there");
+        let id = engines.run("docker", &["image", "inspect", "--format={{.Id}}", tag]);
+        let id: Digest = id.trim().parse().expect("it is a digest");
+        let place = format!("image/overlay2/imagedb/content/sha256/{}", id.encoded());
+        let kept = fs::read(engines.root.join(place)).expect("Docker has it");
+        assert!(stored == kept, "{tag}: the config");
+        // Plain layers: their digests, which were verified, are their DiffIDs.
+        let layers = manifest["layers"].as_array().expect("it has layers");
+        let digests: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
+        let config: Value = serde_json::from_slice(&stored).expect("it is JSON");
+        assert_eq!(json!(digests), config["rootfs"]["diff_ids"], "{tag}");
+        if tag != "sparse:1" {
+            let saved = file("saved.tar", b"");
+            engines.run("docker", &["save", "-o", &saved, tag]);
+            let back = import(Path::new(&saved));
+            assert_eq!(
+                back.entries()[0]["digest"],
+                entry["digest"],
+                "{tag} as saved"
+            );
+        }
+    }
+    let source = format!("oci:{path}:store:1");
+    let seen = run_ok("skopeo", &["inspect", &source]);
+    let seen: Value = serde_json::from_slice(&seen).expect("it is JSON");
+    assert_eq!(seen["Layers"].as_array().map(Vec::len), Some(2));
 }

@@ -245,6 +245,9 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                ErrorClass::Missing
+            }
             Self::Io { .. } => ErrorClass::Io,
             Self::Ambiguous { .. } => ErrorClass::Invalid,
             Self::NotDocker { .. }

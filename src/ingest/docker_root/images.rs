@@ -177,7 +177,5 @@ impl Ingest {
 fn distinct(images: &[StoredImage]) -> Vec<&StoredLayer> {
     let mut seen = std::collections::HashSet::new();
     let layers = images.iter().flat_map(|image| &image.layers);
-    layers
-        .filter(|layer| seen.insert(&layer.diff_id))
-        .collect()
+    layers.filter(|layer| seen.insert(&layer.diff_id)).collect()
 }

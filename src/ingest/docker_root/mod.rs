@@ -223,7 +223,9 @@ impl DockerRoot {
 
     /// The ids of all images. What else lies there is none.
     fn ids(&self) -> Result<Vec<Digest>, Error> {
-        let names = self.directory.list(&format!("{IMAGES}/imagedb/content/sha256"))?;
+        let names = self
+            .directory
+            .list(&format!("{IMAGES}/imagedb/content/sha256"))?;
         let ids = names.iter().map(|name| format!("sha256:{name}").parse());
         Ok(ids.filter_map(Result::ok).collect())
     }
@@ -311,7 +313,9 @@ impl DockerRoot {
                 fault: "no id",
             });
         }
-        let files = self.directory.find_directory(&format!("overlay2/{cache_id}/diff"))?;
+        let files = self
+            .directory
+            .find_directory(&format!("overlay2/{cache_id}/diff"))?;
         files.ok_or_else(|| Error::LayerMissing {
             diff_id: layer.diff_id.clone(),
         })
@@ -343,6 +347,3 @@ fn names(document: &Value) -> Option<BTreeMap<String, Digest>> {
     }
     Some(names)
 }
-
-#[cfg(test)]
-mod tests;

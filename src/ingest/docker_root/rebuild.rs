@@ -81,7 +81,7 @@ pub(super) fn rebuild(
         read: 0,
     };
     loop {
-        let piece = pieces.next().map_err(|source| Error::TarSplit {
+        let piece = pieces.next_piece().map_err(|source| Error::TarSplit {
             diff_id: diff_id.clone(),
             source,
         })?;
@@ -119,7 +119,7 @@ impl Rebuild<'_> {
     /// The bytes of a file, or those of its regions.
     fn file(&mut self, name: &[u8], size: u64, crc: u64) -> Result<(), Failure> {
         self.check_size(size)?;
-        let regions = match self.watch.stored() {
+        let regions = match self.watch.stored(size) {
             Stored::Whole => None,
             Stored::Regions(regions) => Some(regions),
             Stored::Unknown => {
@@ -277,9 +277,8 @@ fn parts<'a>(bytes: &'a [u8], at: u64, regions: &[Region]) -> impl Iterator<Item
     };
     // Regions are sorted: those before and behind give nothing.
     let end = at.saturating_add(bytes.len() as u64);
-    let first = regions.partition_point(|region| {
-        region.file_offset.saturating_add(region.len) <= at
-    });
+    let first =
+        regions.partition_point(|region| region.file_offset.saturating_add(region.len) <= at);
     let last = regions.partition_point(|region| region.file_offset < end);
     let parts: Vec<&[u8]> = regions[first..last.max(first)].iter().map(part).collect();
     parts.into_iter()

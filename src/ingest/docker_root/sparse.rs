@@ -66,15 +66,15 @@ impl Watch {
         }
     }
 
-    /// What is stored of the file whose bytes come next.
-    pub(super) fn stored(&self) -> Stored {
+    /// What is stored of the file of `size` bytes that comes next.
+    pub(super) fn stored(&self, size: u64) -> Stored {
         if self.parser.is_none() {
             return Stored::Whole;
         }
         match &self.last {
             Some(content) if content.data_offset == self.at => match &content.regions {
-                Some(regions) => Stored::Regions(regions.clone()),
-                None => Stored::Whole,
+                Some(regions) if content.size == size => Stored::Regions(regions.clone()),
+                _ => Stored::Whole,
             },
             _ if has_map_in_data(&self.segment) => Stored::Unknown,
             _ => Stored::Whole,

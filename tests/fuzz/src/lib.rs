@@ -26,6 +26,7 @@ pub mod random;
 pub mod recipe;
 pub mod seeds;
 pub mod tar;
+pub mod tar_split;
 pub mod toc_file;
 pub mod zstd;
 pub mod zstd_checkpoints;

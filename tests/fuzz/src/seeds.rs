@@ -5,12 +5,15 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ocifs::ingest::tar_split::Piece;
 use ocifs::layer::{Layers, LayersOptions};
 use ocifs::oci::Digest;
 use ocifs::store::{Blob, CacheDir, Verdicts, verify};
 
 use super::random::Random;
-use super::{documents, gzip, ingest, json, names, tar, toc_file, zstd, zstd_checkpoints};
+use super::{
+    documents, gzip, ingest, json, names, tar, tar_split, toc_file, zstd, zstd_checkpoints,
+};
 
 /// A parser, what must hold of it, and what it is tried on first.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +26,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target {
         name: "gzip",
         check: gzip::check,
@@ -68,6 +71,11 @@ pub const TARGETS: [Target; 9] = [
         name: "ingest",
         check: ingest::check,
         seeds: Golden::drops,
+    },
+    Target {
+        name: "tar_split",
+        check: tar_split::check,
+        seeds: Golden::tar_splits,
     },
 ];
 
@@ -148,6 +156,27 @@ impl Golden {
         texts.sort();
         texts.dedup();
         Ok(texts)
+    }
+
+    /// Tars as Docker might keep them: a gap in the middle, under an odd name.
+    fn tar_splits(&self) -> io::Result<Vec<Vec<u8>>> {
+        let tars = self.with_extension("tar")?;
+        let split = |tar: &Vec<u8>| {
+            let (head, rest) = tar.split_at(tar.len().min(512));
+            let pieces = [
+                Piece::Segment(head.to_vec()),
+                Piece::File {
+                    name: head.iter().copied().take_while(|byte| *byte != 0).collect(),
+                    size: rest.len() as u64 + 1,
+                    crc: u64::MAX / 3,
+                },
+                Piece::Segment(rest[..rest.len().min(1024)].to_vec()),
+            ];
+            pieces.iter().flat_map(tar_split::written).collect()
+        };
+        let mut seeds: Vec<Vec<u8>> = tars.iter().map(split).collect();
+        seeds.push(b"{\"type\":1,\"name\":\"./\",\"payload\":null,\"position\":1}\n".to_vec());
+        Ok(seeds)
     }
 
     /// What may be dropped: archives and layers, also decoded, and documents.
