@@ -70,7 +70,8 @@ pub struct BlobReport {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// Whether the layout did not have it before.
+    /// Whether the layout did not have it before, itself or from a shared directory; also of
+    /// one that is copied from there.
     pub is_new: bool,
 }
 
@@ -165,7 +166,7 @@ impl Prepared {
     /// What writing says. Some blobs may be in the layout then, and nothing names them.
     pub fn publish(self) -> Result<Published, Error> {
         let mut blobs = self.stored;
-        let mut reports: Vec<BlobReport> = blobs.iter().map(|b| report(b, false)).collect();
+        let mut reports: Vec<BlobReport> = blobs.iter().map(|b| report(b, b.is_copied())).collect();
         let mut new = Vec::with_capacity(self.new.len());
         for (digest, held) in self.new {
             new.push((digest, held.seal(&self.writer)?));
@@ -175,7 +176,8 @@ impl Prepared {
             .map(|(digest, _)| !self.writer.is_present(digest))
             .collect();
         let published = self.writer.publish_all(&new)?;
-        reports.extend(published.iter().zip(are_new).map(|(b, new)| report(b, new)));
+        let pairs = published.iter().zip(are_new);
+        reports.extend(pairs.map(|(b, is_new)| report(b, is_new && !b.is_shared())));
         blobs.extend(published);
         Ok(Published {
             entries: self.entries,

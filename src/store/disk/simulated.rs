@@ -8,6 +8,7 @@
 //!
 //! [`states`] draws from what a power cut can leave; [`trial`] puts an operation to it.
 
+pub(crate) mod below;
 pub(crate) mod sight;
 mod state;
 pub(crate) mod states;

@@ -15,7 +15,8 @@ pub(super) fn path(digest: &Digest) -> String {
     format!("blobs/{}", below(digest))
 }
 
-fn below(digest: &Digest) -> String {
+/// Where a shared directory keeps it, relative to that.
+pub(super) fn below(digest: &Digest) -> String {
     format!("{}/{}", digest.algorithm_name(), digest.encoded())
 }
 

@@ -163,6 +163,7 @@ impl Committer {
         blobs: &[StoredBlob],
         change: impl FnOnce(&mut Draft) -> Result<T, Refusal>,
     ) -> Result<Committed<T>, Error> {
+        self.writer.publish_copies(blobs)?;
         let (orders, inbox) = mpsc::channel();
         let blobs = blobs.to_vec();
         self.join(Member {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::SimulatedDisk;
+use super::below::SHARED;
 use crate::oci::{Algorithm, Digest, json};
 
 /// What a layout says: the entries of its index in any order, and the rest of it.
@@ -63,10 +64,12 @@ fn follow(
     }
 }
 
-/// The bytes of the blob at `blobs/PATH`, which must be right.
+/// The bytes of the blob at `blobs/PATH`, or else in the shared directory, which must be
+/// right.
 pub(super) fn check_blob(disk: &SimulatedDisk, path: &str) -> Result<Vec<u8>, String> {
-    let bytes = disk
-        .read(&format!("blobs/{path}"))
+    let own = disk.read(&format!("blobs/{path}"));
+    let bytes = own
+        .or_else(|_| disk.read(&format!("{SHARED}/{path}")))
         .map_err(|error| format!("blob {path}: {error}"))?;
     let expected: Digest = path
         .replace('/', ":")

@@ -9,6 +9,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use super::below::SHARED;
 use super::sight::{self, Sight};
 use super::states;
 use super::{SimulatedDisk, Trouble};
@@ -123,6 +124,7 @@ fn clear_up(disk: &SimulatedDisk, again: Again) -> Result<(), String> {
             Some(_) if again == Again::Foreign => {}
             Some(blob) => drop(sight::check_blob(disk, blob)?),
             None if ["index.json", "oci-layout"].contains(&path.as_str()) => {}
+            None if path.starts_with(SHARED) => {}
             None => return Err(format!("{path} is left over")),
         }
     }

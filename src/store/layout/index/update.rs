@@ -70,6 +70,7 @@ impl LayoutWriter {
         basis: &Basis<'_>,
         change: impl FnOnce(&mut Draft) -> Result<T, Refusal>,
     ) -> Result<Updated<T>, Error> {
+        self.publish_copies(basis.blobs)?;
         let change = |_: &View, draft: &mut Draft| Ok((change(draft)?, basis.blobs.to_vec()));
         self.update_together(basis.last_good, change)
     }

@@ -10,13 +10,14 @@ use crate::store::Verdicts;
 use crate::store::View;
 use crate::store::disk::Disk;
 use crate::store::disk::simulated::SimulatedDisk;
+use crate::store::disk::simulated::below::SHARED;
 use crate::store::disk::simulated::sight::Sight;
 use crate::store::disk::simulated::trial::{self, Again, Case, Fault};
 use crate::store::layout;
 use crate::store::layout::index::draft::Draft;
 use crate::store::layout::index::update::Basis;
 use crate::store::layout::refs::{self, Collision, Refusal};
-use crate::store::layout::writer::{Error, LayoutWriter, StoredBlob};
+use crate::store::layout::writer::{Error, LayoutWriter, Sharing, StoredBlob};
 
 const EMPTY: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
 const OLD: &[u8] = br#"{"old":true,"padding":"so that it is torn in pieces"}"#;
@@ -135,6 +136,47 @@ const ROWS: &[Row] = &[
             let removed = writer.disk.unlink(&blob_path(NEW));
             removed.map_err(|source| writer.write_error(source))?;
             publish(writer, "new", &blob)
+        },
+        after: &["new", "old"],
+        again: Again::Works,
+    },
+    Row {
+        name: "a ref to a held blob of a shared directory",
+        prepare: with_shared,
+        operation: |writer| {
+            let blob = writer.hold(&Digest::of(NEW), NEW.len() as u64)?;
+            publish(writer, "new", &blob)
+        },
+        after: &["new", "old"],
+        again: Again::Works,
+    },
+    Row {
+        name: "a ref to a new blob that a shared directory has, but not yet on the disk",
+        prepare: |disk| {
+            with_shared_directory(disk)?;
+            disk.put(&shared_path(NEW), NEW)
+        },
+        operation: |writer| set(writer, "new", NEW),
+        after: &["new", "old"],
+        again: Again::Foreign,
+    },
+    Row {
+        name: "a ref to a new blob that is damaged in a shared directory",
+        prepare: |disk| {
+            with_shared_directory(disk)?;
+            disk.put(&shared_path(NEW), b"damaged")
+        },
+        operation: |writer| set(writer, "new", NEW),
+        after: &["new", "old"],
+        again: Again::Works,
+    },
+    Row {
+        name: "a ref to a copy of a shared blob",
+        prepare: with_shared,
+        operation: |writer| {
+            let writer = writer.clone().sharing(Sharing::Copy);
+            let blob = writer.hold(&Digest::of(NEW), NEW.len() as u64)?;
+            publish(&writer, "new", &blob)
         },
         after: &["new", "old"],
         again: Again::Works,
@@ -261,6 +303,28 @@ fn with_old(disk: &SimulatedDisk) -> std::io::Result<()> {
     with_refs(disk, &[("old", OLD)])
 }
 
+/// The same, and a directory that is shared and empty.
+fn with_shared_directory(disk: &SimulatedDisk) -> std::io::Result<()> {
+    with_old(disk)?;
+    for directory in [SHARED.to_owned(), format!("{SHARED}/sha256")] {
+        disk.make_directory(&directory)?;
+    }
+    disk.settle();
+    Ok(())
+}
+
+/// The same with a blob in it, all of it durable.
+fn with_shared(disk: &SimulatedDisk) -> std::io::Result<()> {
+    with_shared_directory(disk)?;
+    disk.put(&shared_path(NEW), NEW)?;
+    disk.settle();
+    Ok(())
+}
+
+fn shared_path(bytes: &[u8]) -> String {
+    format!("{SHARED}/{}", layout::blobs::below(&Digest::of(bytes)))
+}
+
 fn with_two(disk: &SimulatedDisk) -> std::io::Result<()> {
     with_refs(disk, &[("old", OLD), ("other", NEW)])
 }
@@ -331,7 +395,8 @@ fn publish_from(
 
 fn writer(disk: &SimulatedDisk) -> LayoutWriter {
     let verdicts = Arc::new(Verdicts::new(None));
-    LayoutWriter::on(Arc::new(disk.clone()), "layout".as_ref(), verdicts)
+    let writer = LayoutWriter::on(Arc::new(disk.clone()), "layout".as_ref(), verdicts);
+    writer.with_shared(Arc::new(disk.shared()), SHARED.as_ref())
 }
 
 /// The names of the refs of a layout, everything verified.
@@ -355,6 +420,49 @@ fn the_changes_do_what_they_are_called() -> Result<(), Fault> {
         disk.settle();
         (row.operation)(&writer(&disk)).map_err(|error| format!("{}: {error:?}", row.name))?;
         assert_eq!(names_of(&disk)?, row.after, "{}", row.name);
+    }
+    Ok(())
+}
+
+/// What has gone from a shared directory before the index named it is put into the layout.
+#[test]
+fn a_shared_blob_that_is_removed_meanwhile_is_kept() -> Result<(), Fault> {
+    for disk in [SimulatedDisk::default(), SimulatedDisk::plain()] {
+        with_shared(&disk)?;
+        let writer = writer(&disk);
+        let blob = writer.hold(&Digest::of(NEW), NEW.len() as u64)?;
+        assert!(blob.is_shared());
+        disk.unlink(&shared_path(NEW))?;
+        publish(&writer, "new", &blob)?;
+        assert_eq!(names_of(&disk)?, ["new", "old"]);
+        assert_eq!(disk.read(&blob_path(NEW))?, NEW);
+    }
+    Ok(())
+}
+
+/// A blob of a shared directory stays there, unless a copy is wanted or it is damaged.
+#[test]
+fn where_a_shared_blob_is_afterwards() -> Result<(), Fault> {
+    let rows: [(&str, &[u8], Sharing, bool); 4] = [
+        ("it stays", NEW, Sharing::Refer, false),
+        ("it is copied", NEW, Sharing::Copy, true),
+        ("it has another size", b"damaged", Sharing::Refer, true),
+        (
+            "it has other bytes",
+            &[b' '; NEW.len()],
+            Sharing::Refer,
+            true,
+        ),
+    ];
+    for (name, shared, sharing, is_copied) in rows {
+        let disk = SimulatedDisk::default();
+        with_shared_directory(&disk)?;
+        disk.put(&shared_path(NEW), shared)?;
+        let writer = writer(&disk).sharing(sharing);
+        set(&writer, "new", NEW)?;
+        assert_eq!(disk.read(&blob_path(NEW)).is_ok(), is_copied, "{name}");
+        assert_eq!(names_of(&disk)?, ["new", "old"], "{name}");
+        assert_eq!(disk.read(&shared_path(NEW))?, shared, "{name}");
     }
     Ok(())
 }

@@ -18,15 +18,13 @@ impl LayoutWriter {
     /// # Errors
     /// [`Error::Io`]; [`Error::DigestMismatch`] if a copy shows that the bytes have changed.
     pub fn adopt(&self, file: File, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+        if let Some(stored) = self.find_stored(digest, size)? {
+            return Ok(stored);
+        }
         let path = blobs::path(digest);
         let directory = disk::parent(&path);
         self.make_directories(directory)
             .map_err(|source| self.io("create", directory, source))?;
-        if let Some(existing) = self.find_sound(digest, size, &path)? {
-            self.settle(&*existing, &path)
-                .map_err(|source| self.io("sync", &path, source))?;
-            return Ok(StoredBlob::new(digest.clone(), size, existing.into()));
-        }
         match self.link(&file, &path) {
             Ok(linked) => {
                 let blob = StoredBlob::new(digest.clone(), size, linked);

@@ -10,9 +10,10 @@ use std::thread::JoinHandle;
 
 pub use sealed::SealedBlob;
 
-use super::{Error, LayoutWriter, Temporary};
+use super::{Error, LayoutWriter, SharedDirectory, Temporary};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use crate::store::disk::DiskFile;
+use crate::store::source::ReadAt;
 use crate::store::verify::Verdict;
 
 /// How many bytes are written and hashed at a time.
@@ -25,18 +26,51 @@ const BESIDE_FROM: u64 = 1 << 20;
 /// How many chunks the hashing thread may be behind.
 const CHUNKS_BEHIND: usize = 4;
 
-/// A blob that the layout has, synced, under its digest. The open file keeps its bytes
-/// until the index names them.
+/// A blob that the layout has, itself or in a shared directory, synced, under its digest.
+/// The open file keeps its bytes until the index names them.
 #[derive(Debug, Clone)]
 pub struct StoredBlob {
     digest: Digest,
     size: u64,
     file: Arc<dyn DiskFile>,
+    origin: Origin,
+}
+
+/// Where a stored blob comes from.
+#[derive(Debug, Clone)]
+enum Origin {
+    /// It is in the layout.
+    Layout,
+    /// It is in this shared directory, and nowhere else.
+    Shared(SharedDirectory),
+    /// It was copied from a shared directory, and gets its name before an index names it.
+    Copy(SealedBlob),
 }
 
 impl StoredBlob {
     pub(super) fn new(digest: Digest, size: u64, file: Arc<dyn DiskFile>) -> Self {
-        Self { digest, size, file }
+        Self {
+            digest,
+            size,
+            file,
+            origin: Origin::Layout,
+        }
+    }
+
+    /// The same blob, which is in a shared directory.
+    pub(super) fn of(self, directory: SharedDirectory) -> Self {
+        let origin = Origin::Shared(directory);
+        Self { origin, ..self }
+    }
+
+    /// A copy of a shared blob.
+    pub(super) fn copied(digest: Digest, copy: SealedBlob) -> Self {
+        Self {
+            digest,
+            size: ReadAt::size(&copy),
+            file: copy.file().clone(),
+            origin: Origin::Copy(copy),
+        }
     }
 
     /// Its digest.
@@ -49,6 +83,32 @@ impl StoredBlob {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Whether the layout has it only from a shared directory.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared().is_some()
+    }
+
+    /// Whether the layout had it only from a shared directory, and gets a copy.
+    #[must_use]
+    pub fn is_copied(&self) -> bool {
+        self.copy().is_some()
+    }
+
+    pub(super) fn shared(&self) -> Option<&SharedDirectory> {
+        match &self.origin {
+            Origin::Shared(directory) => Some(directory),
+            Origin::Layout | Origin::Copy(_) => None,
+        }
+    }
+
+    pub(super) fn copy(&self) -> Option<&SealedBlob> {
+        match &self.origin {
+            Origin::Copy(copy) => Some(copy),
+            Origin::Layout | Origin::Shared(_) => None,
+        }
     }
 
     pub(in crate::store::layout) fn file(&self) -> &dyn DiskFile {

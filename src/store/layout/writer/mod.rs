@@ -19,6 +19,7 @@
 
 mod adopt;
 mod blob;
+mod shared;
 mod temporary;
 
 use std::collections::HashMap;
@@ -30,6 +31,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use blob::{BlobWriter, SealedBlob, StoredBlob};
+use shared::SharedDirectory;
+pub use shared::Sharing;
 pub(super) use temporary::Temporary;
 
 use super::{Layout, TORN_PATIENCE, TORN_RETRY, refs};
@@ -131,19 +134,49 @@ pub struct LayoutWriter {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
     verdicts: Arc<Verdicts>,
-    /// The directories whose names are durable, and which files they are: device and inode.
-    settled: Arc<Mutex<HashMap<String, (u64, u64)>>>,
+    settled: Settled,
+    /// Where blobs are looked for that the layout has not.
+    shared: Arc<[SharedDirectory]>,
+    sharing: Sharing,
+}
+
+/// The directories of a disk whose names are durable, and which files they are: device and
+/// inode.
+#[derive(Debug, Clone, Default)]
+struct Settled(Arc<Mutex<HashMap<String, (u64, u64)>>>);
+
+impl Settled {
+    /// Makes the names of the directory `path` and of those above it durable, once.
+    fn directory(&self, disk: &dyn Disk, path: &str) -> io::Result<()> {
+        if path == "." {
+            return Ok(());
+        }
+        let status = disk.status(path)?.identity;
+        let identity = (status.device, status.inode);
+        if self.0.lock().get(path) == Some(&identity) {
+            return Ok(());
+        }
+        let parent = disk::parent(path);
+        disk.sync_directory(parent)?;
+        self.directory(disk, parent)?;
+        self.0.lock().insert(path.to_owned(), identity);
+        Ok(())
+    }
 }
 
 impl LayoutWriter {
-    /// A writer to the directory that `layout` has pinned, wherever its path leads now.
+    /// A writer to the directory that `layout` has pinned, wherever its path leads now. What
+    /// the shared directories of `layout` have need not be in the layout itself.
     ///
     /// # Errors
-    /// If the handle cannot be duplicated.
+    /// If a handle cannot be duplicated.
     pub fn open(layout: &Layout, verdicts: Arc<Verdicts>) -> Result<Self, Error> {
         let disk = layout.dir().try_clone_to_owned().and_then(RealDisk::new);
         let disk = disk.map_err(|source| layout.dir.io("open", "", source))?;
-        Ok(Self::on(Arc::new(disk), layout.path(), verdicts))
+        Ok(Self {
+            shared: SharedDirectory::of(layout)?.into(),
+            ..Self::on(Arc::new(disk), layout.path(), verdicts)
+        })
     }
 
     /// A writer to a layout on `disk`, which messages call `path`.
@@ -152,8 +185,17 @@ impl LayoutWriter {
             disk,
             path: path.to_owned(),
             verdicts,
-            settled: Arc::default(),
+            settled: Settled::default(),
+            shared: Arc::new([]),
+            sharing: Sharing::default(),
         }
+    }
+
+    /// The same writer with a shared directory on `disk`, which messages call `path`.
+    #[cfg(test)]
+    pub(crate) fn with_shared(self, disk: Arc<dyn Disk>, path: &Path) -> Self {
+        let shared = Arc::new([SharedDirectory::on(disk, path)]);
+        Self { shared, ..self }
     }
 
     /// Removes what killed writers have left; how many files those were. What a living
@@ -210,9 +252,9 @@ impl LayoutWriter {
         self.disk.status(&super::blobs::path(digest)).is_ok()
     }
 
-    /// Takes a blob that the layout itself has already, so that the index can name it:
-    /// verifies it, sees that it is durable, whoever wrote it, and holds it against removal.
-    /// One that is not right is looked at again for a moment: skopeo writes a manifest in
+    /// Takes a blob that the layout or a shared directory has already, so that the index can
+    /// name it: verifies it, sees that it is durable, whoever wrote it, and holds it against
+    /// removal. One that is not right is looked at again for a moment: skopeo writes a manifest in
     /// place, also one that is there already.
     ///
     /// # Errors
@@ -226,27 +268,45 @@ impl LayoutWriter {
                     | Error::DigestMismatch { .. }
                     | Error::Blob(verify::Error::Changed { .. }),
                 ) if Instant::now() < deadline => std::thread::sleep(TORN_RETRY),
+                Ok(stored) if stored.is_shared() && self.sharing == Sharing::Copy => {
+                    return self.copy_shared(&stored);
+                }
                 other => return other,
             }
         }
     }
 
-    /// As [`Self::hold`], without waiting for what is not right.
+    /// As [`Self::hold`], without waiting for what is not right, and copying nothing.
     pub(super) fn try_hold(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
         let path = super::blobs::path(digest);
-        let missing = || super::Error::BlobMissing {
-            digest: digest.clone(),
-        };
         let file = match self.disk.open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing().into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.hold_shared(digest, size);
+            }
             other => other.map_err(|source| self.io("open", &path, source))?,
         };
-        let status = file
-            .status()
-            .map_err(|source| self.io("stat", &path, source))?;
+        self.check(&*file, digest, size, &self.path.join(&path))?;
+        self.settle(&*file, &path)
+            .map_err(|source| self.io("sync", &path, source))?;
+        Ok(StoredBlob::new(digest.clone(), size, file.into()))
+    }
+
+    /// Sees that `file`, which messages call `path`, holds `digest` in `size` bytes.
+    fn check(
+        &self,
+        file: &dyn DiskFile,
+        digest: &Digest,
+        size: u64,
+        path: &Path,
+    ) -> Result<(), Error> {
+        let status = file.status().map_err(|source| Error::Io {
+            action: "stat",
+            path: path.to_owned(),
+            source,
+        })?;
         if !status.is_file {
             return Err(super::Error::FileType {
-                path: self.path.join(path),
+                path: path.to_owned(),
                 expected: "regular file",
                 found: "a special file",
             }
@@ -259,46 +319,27 @@ impl LayoutWriter {
                 actual: status.identity.size,
             });
         }
-        if let Verdict::Damaged { actual } = self.verdict(&*file, digest)? {
-            return Err(Error::DigestMismatch {
+        match self.verdict(file, digest)? {
+            Verdict::Sound => Ok(()),
+            Verdict::Damaged { actual } => Err(Error::DigestMismatch {
                 expected: digest.clone(),
                 actual,
-            });
+            }),
         }
-        self.settle(&*file, &path)
-            .map_err(|source| self.io("sync", &path, source))?;
-        Ok(StoredBlob::new(digest.clone(), size, file.into()))
     }
 
     /// Makes a file that somebody else wrote durable, content and name.
     pub(super) fn settle(&self, file: &dyn DiskFile, path: &str) -> io::Result<()> {
         file.sync()?;
         self.disk.sync_directory(disk::parent(path))?;
-        self.settle_directory(disk::parent(path))
+        self.settled.directory(&*self.disk, disk::parent(path))
     }
 
     /// Makes the directory `path` and those above it where they are missing, and all of them
     /// durable: who made those that are there may have been killed before.
     pub(super) fn make_directories(&self, path: &str) -> io::Result<()> {
         disk::make_directories(&*self.disk, path)?;
-        self.settle_directory(path)
-    }
-
-    /// Makes the names of the directory `path` and of those above it durable, once.
-    fn settle_directory(&self, path: &str) -> io::Result<()> {
-        if path == "." {
-            return Ok(());
-        }
-        let status = self.disk.status(path)?.identity;
-        let identity = (status.device, status.inode);
-        if self.settled.lock().get(path) == Some(&identity) {
-            return Ok(());
-        }
-        let parent = disk::parent(path);
-        self.disk.sync_directory(parent)?;
-        self.settle_directory(parent)?;
-        self.settled.lock().insert(path.to_owned(), identity);
-        Ok(())
+        self.settled.directory(&*self.disk, path)
     }
 
     /// Which file `oci-layout` is, in which state.
@@ -316,13 +357,19 @@ impl LayoutWriter {
     }
 
     /// Sees that `blob` still has its name, and gives it again if somebody has removed it
-    /// (`umoci gc` does so with a blob that no index names yet).
+    /// (`umoci gc` does so with a blob that no index names yet). One that has gone from a
+    /// shared directory is put into the layout.
     pub(super) fn relink(&self, blob: &StoredBlob) -> Result<(), Error> {
         let path = super::blobs::path(blob.digest());
         match self.disk.status(&path) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(self.io("stat", &path, error)),
+        }
+        if let Some(shared) = blob.shared()
+            && shared.has(blob.digest())?
+        {
+            return Ok(());
         }
         log::warn!("{path} was removed before the index named it, and is put back");
         let restored = self
@@ -334,12 +381,15 @@ impl LayoutWriter {
     /// Links the open file again; a file that has lost its last name may have to be
     /// copied, since only one that never had a name can be linked from none.
     fn restore(&self, blob: &StoredBlob, path: &str) -> io::Result<()> {
-        let linked = disk::publish(&*self.disk, blob.file(), disk::Publication::Link, path);
-        match linked {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Somebody else has put it back.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            other => return other,
+        // A file of somebody else may be written to, under whatever name.
+        if !blob.is_shared() {
+            let linked = disk::publish(&*self.disk, blob.file(), disk::Publication::Link, path);
+            match linked {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Somebody else has put it back.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+                other => return other,
+            }
         }
         let mut copy = Temporary::create(&self.disk, disk::parent(path))?;
         copy_all(blob.file(), copy.file())?;

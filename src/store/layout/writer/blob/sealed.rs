@@ -60,6 +60,11 @@ impl SealedBlob {
         }
     }
 
+    /// The file that holds it.
+    pub(in crate::store::layout::writer) fn file(&self) -> &Arc<dyn DiskFile> {
+        &self.file
+    }
+
     /// Publishes the blob under `digest`, which must be one that [`Self::digest_by`] has
     /// given. It may have been there before: then that file stays, unless it is damaged.
     ///
@@ -81,8 +86,11 @@ impl LayoutWriter {
         let (mut stored, mut directories) = (Vec::with_capacity(blobs.len()), BTreeSet::new());
         for (digest, sealed) in blobs {
             let mut temporary = sealed.temporary.lock();
-            stored.push(place(self, &mut temporary, digest.clone(), sealed.size)?);
-            directories.insert(disk::parent(&blobs::path(digest)).to_owned());
+            let blob = place(self, &mut temporary, digest.clone(), sealed.size)?;
+            if !blob.is_shared() {
+                directories.insert(disk::parent(&blobs::path(digest)).to_owned());
+            }
+            stored.push(blob);
         }
         for directory in directories {
             sync_directory(self, &directory)?;
@@ -131,7 +139,9 @@ pub(super) fn publish(
     size: u64,
 ) -> Result<StoredBlob, Error> {
     let blob = place(writer, temporary, digest, size)?;
-    sync_directory(writer, disk::parent(&blobs::path(blob.digest())))?;
+    if !blob.is_shared() {
+        sync_directory(writer, disk::parent(&blobs::path(blob.digest())))?;
+    }
     Ok(blob)
 }
 
@@ -148,11 +158,17 @@ fn place(
     size: u64,
 ) -> Result<StoredBlob, Error> {
     let path = blobs::path(&digest);
+    let existing = writer.find_sound(&digest, size, &path)?;
+    if existing.is_none()
+        && let Some(shared) = writer.find_shared(&digest, size)?
+    {
+        return Ok(shared);
+    }
     let directory = disk::parent(&path);
     writer
         .make_directories(directory)
         .map_err(|source| writer.io("create", directory, source))?;
-    if let Some(existing) = writer.find_sound(&digest, size, &path)? {
+    if let Some(existing) = existing {
         // Whoever wrote it.
         let synced = existing.sync();
         synced.map_err(|source| writer.io("sync", &path, source))?;
