@@ -1,4 +1,5 @@
-//! `ocifs import`: files become images of a layout, as in the drop box of a mount.
+//! `ocifs import`: files become images of a layout, as in the drop box of a mount, and images
+//! of other layouts are copied.
 
 mod docker;
 
@@ -26,6 +27,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::error::Refusal;
+use super::images::Images;
 use super::output::{self, printable};
 use super::problem::{self, Problem};
 use super::progress::{Progress, TICK};
@@ -41,9 +43,10 @@ pub(crate) struct Arguments {
     #[arg(value_name = "LAYOUT", required_unless_present = "list")]
     layout: Option<PathBuf>,
     /// What to bring in: archives of `docker save` or of a layout, tars of single layers,
-    /// manifests, or any other file, which becomes an artifact; `-` for standard input. With
-    /// --docker, images by name or id.
-    #[arg(value_name = "FILE", required_unless_present = "list")]
+    /// manifests, or any other file, which becomes an artifact; `-` for standard input. Of a
+    /// directory that is a layout, all images; of DIR:REF one, REF being a ref or the digest
+    /// of anything that its index.json leads to. With --docker, images by name or id.
+    #[arg(value_name = "SOURCE", required_unless_present = "list")]
     files: Vec<PathBuf>,
     /// The name of what brings none, instead of the file's.
     #[arg(long, value_name = "REF")]
@@ -59,9 +62,19 @@ pub(crate) struct Arguments {
     /// Move refs that exist.
     #[arg(long)]
     allow_delete: bool,
+    /// Make an empty layout where the directory is missing.
+    #[arg(long)]
+    create: bool,
     /// Print an array with an object for each file.
     #[arg(long)]
     json: bool,
+    /// More directories to read blobs from, as ALGORITHM/HEX (repeatable). What they have is
+    /// not written into the layout.
+    #[arg(long, value_name = "DIR")]
+    shared_blobs: Vec<PathBuf>,
+    /// Copy what shared directories have all the same, so that the layout needs them no more.
+    #[arg(long, requires = "shared_blobs")]
+    copy_shared: bool,
     #[command(flatten)]
     docker: docker::Options,
     #[command(flatten)]
@@ -72,6 +85,16 @@ impl Arguments {
     fn layout(&self) -> anyhow::Result<&Path> {
         let layout = self.layout.as_deref();
         layout.ok_or_else(|| Refusal::usage("LAYOUT is missing"))
+    }
+
+    /// Opens the layout to write to it, and makes it before where that is wanted.
+    fn open_layout(&self) -> anyhow::Result<LayoutWriter> {
+        let layout = self.layout()?;
+        if self.create {
+            ocifs::store::layout::init(layout)?;
+        }
+        let writer = source::open_writer(layout, &self.shared_blobs)?;
+        Ok(writer.sharing(source::sharing(self.copy_shared)))
     }
 }
 
@@ -92,15 +115,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(root) = arguments.docker.root() {
         return docker::run(arguments, root);
     }
-    let names = match &arguments.subject {
+    let wanted = match &arguments.subject {
         Some(subject) => attached(arguments, subject)?,
-        None => names(arguments)?,
+        None => wanted(arguments)?,
     };
-    let writer = source::open_writer(arguments.layout()?)?;
+    let writer = arguments.open_layout()?;
     let mut problems = Vec::new();
     let mut reports = Vec::new();
-    for (file, name) in arguments.files.iter().zip(&names) {
-        match import(&writer, file, name, collision(arguments)) {
+    for (file, wanted) in arguments.files.iter().zip(&wanted) {
+        match import(&writer, file, wanted, arguments) {
             Ok(report) if arguments.json => reports.push(json_of(file, &report)),
             Ok(report) => print(&report)?,
             Err(error) => {
@@ -125,16 +148,27 @@ fn collision(arguments: &Arguments) -> Collision {
     }
 }
 
-/// The names of the files. All must be right before work begins.
-fn names(arguments: &Arguments) -> anyhow::Result<Vec<Name>> {
+/// What is to be brought in.
+enum Wanted {
+    /// What a file holds, under this name.
+    File(Name),
+    /// Images of a layout.
+    Images(Images),
+}
+
+/// What is to be brought in. All names must be right before work begins.
+fn wanted(arguments: &Arguments) -> anyhow::Result<Vec<Wanted>> {
     if arguments.name.is_some() && arguments.files.len() > 1 {
         return Err(Refusal::usage(
             "--name is for one file; bring them in one by one",
         ));
     }
-    let name = |file: &PathBuf| {
+    let wanted = |file: &PathBuf| {
+        if let Some(images) = Images::of_argument(file).filter(|_| !is_stdin(file)) {
+            return Ok(Wanted::Images(images));
+        }
         let own = file.file_name().unwrap_or_default();
-        match &arguments.name {
+        let name = match &arguments.name {
             Some(name) if is_stdin(file) => {
                 let last = name.as_str().rsplit('/').next().unwrap_or_default();
                 Ok(Name::chosen(name.clone(), last.as_bytes()))
@@ -147,13 +181,14 @@ fn names(arguments: &Arguments) -> anyhow::Result<Vec<Name>> {
                 let error = anyhow::Error::from(error);
                 Refusal::usage(format!("{error:#}; give one with --name"))
             }),
-        }
+        };
+        name.map(Wanted::File)
     };
-    arguments.files.iter().map(name).collect()
+    arguments.files.iter().map(wanted).collect()
 }
 
 /// The names of files that become artifacts about `subject`.
-fn attached(arguments: &Arguments, subject: &OsStr) -> anyhow::Result<Vec<Name>> {
+fn attached(arguments: &Arguments, subject: &OsStr) -> anyhow::Result<Vec<Wanted>> {
     if arguments.files.iter().any(|file| is_stdin(file)) {
         return Err(Refusal::usage(
             "standard input has no name that an artifact could have as its title: give a file",
@@ -166,7 +201,7 @@ fn attached(arguments: &Arguments, subject: &OsStr) -> anyhow::Result<Vec<Name>>
     };
     let name = |file: &PathBuf| {
         let own = file.file_name().unwrap_or_default();
-        Name::attached(own.as_bytes(), attachment.clone())
+        Wanted::File(Name::attached(own.as_bytes(), attachment.clone()))
     };
     Ok(arguments.files.iter().map(name).collect())
 }
@@ -178,8 +213,8 @@ fn is_stdin(file: &Path) -> bool {
 fn import(
     writer: &LayoutWriter,
     file: &Path,
-    name: &Name,
-    collision: Collision,
+    wanted: &Wanted,
+    arguments: &Arguments,
 ) -> anyhow::Result<Report> {
     let read = Arc::new(AtomicU64::new(0));
     let options = IngestOptions {
@@ -187,6 +222,14 @@ fn import(
         ..IngestOptions::default()
     };
     let ingest = Ingest::new(writer.clone(), options);
+    let name = match wanted {
+        Wanted::File(name) => name,
+        Wanted::Images(images) => {
+            let found = images.find(&arguments.shared_blobs, arguments.name.as_ref())?;
+            let prepared = watched(file, &read, found.size(), || Ok(found.prepare(&ingest)?))?;
+            return Ok(ingest.commit(prepared, collision(arguments))?);
+        }
+    };
     let prepared = match open(file)? {
         Input::File(source, size) => {
             watched(
@@ -203,7 +246,7 @@ fn import(
             })
         }
     };
-    Ok(ingest.commit(prepared?, collision)?)
+    Ok(ingest.commit(prepared?, collision(arguments))?)
 }
 
 /// What can be read at any position, and what cannot.
@@ -216,14 +259,9 @@ fn open(file: &Path) -> anyhow::Result<Input> {
     if is_stdin(file) {
         return Ok(Input::Stream(Box::new(io::stdin())));
     }
-    let shown = file.display();
     // Not by its absolute path: what the shell calls /dev/fd/63 has none.
     let opened = File::open(file).map_err(|error| source::not_found(file, &error))?;
     let metadata = opened.metadata()?;
-    if metadata.is_dir() {
-        let text = format!("{shown} is a directory; pack it with tar, or copy it with skopeo");
-        return Err(Refusal::usage(text));
-    }
     if metadata.is_file() {
         let source = FileSource::of_size(opened, metadata.len());
         return Ok(Input::File(source, metadata.len()));

@@ -13,6 +13,7 @@ mod drop_box;
 pub(crate) mod error;
 mod export;
 mod format;
+mod images;
 mod import;
 mod index;
 mod inherited;
@@ -86,7 +87,8 @@ enum Command {
     /// Read layers ahead of time, so that no mount need wait for it; or show and drop what
     /// is kept of them.
     Index(index::Arguments),
-    /// Bring files into a layout: archives, layers, manifests, or anything as an artifact.
+    /// Bring things into a layout: images of another layout, archives, layers, manifests, or
+    /// anything as an artifact.
     Import(import::Arguments),
     /// Write images as one archive, for docker, skopeo and others.
     Export(export::Arguments),

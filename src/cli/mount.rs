@@ -75,6 +75,10 @@ pub(crate) struct Arguments {
         conflicts_with = "read_only"
     )]
     pub(super) compress: Compress,
+    /// Copy what is published and shared directories have into the layout, so that it needs
+    /// them no more.
+    #[arg(long, conflicts_with = "read_only", requires = "shared_blobs")]
+    copy_shared: bool,
     /// Usual mount options, separated by commas (repeatable).
     #[arg(short = 'o', value_name = "OPTION", value_delimiter = ',')]
     options: Vec<String>,
@@ -193,7 +197,13 @@ fn serve(
     };
     let committer = match arguments.read_only {
         true => None,
-        false => Some(refs::accept(&source, &shown, collision, &mountpoint)?),
+        false => Some(refs::accept(
+            &source,
+            &shown,
+            collision,
+            source::sharing(arguments.copy_shared),
+            &mountpoint,
+        )?),
     };
     let drop_box = committer
         .as_ref()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ocifs::store::layout::Committer;
 use ocifs::store::layout::refs::Collision;
+use ocifs::store::layout::writer::Sharing;
 use ocifs::vfs::Naming;
 
 use super::error::Refusal;
@@ -20,11 +21,12 @@ pub(crate) fn accept(
     source: &Source,
     shown: &Arc<Shown>,
     collision: Collision,
+    sharing: Sharing,
     mountpoint: &Path,
 ) -> anyhow::Result<Arc<Committer>> {
     let directory = source.directory.as_ref();
     let directory = directory.ok_or_else(|| Refusal::failure("an archive cannot be changed"))?;
-    let writer = source::writer(directory, source.verdicts.clone())?;
+    let writer = source::writer(directory, source.verdicts.clone())?.sharing(sharing);
     let view = source.views.snapshot().view().as_ref().clone();
     let observer = {
         let shown = shown.clone();

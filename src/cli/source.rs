@@ -9,6 +9,7 @@ use clap::Args;
 use ocifs::archive::{Archive, ArchiveOptions};
 use ocifs::layer::{Layers, LayersOptions};
 use ocifs::oci::Platform;
+use ocifs::store::layout::writer::Sharing;
 use ocifs::store::{BlobSource, CacheDir, Layout, LayoutWriter, Verdicts, View, watch};
 use ocifs::vfs::Vfs;
 use ocifs::vfs::views::{Views, ViewsOptions};
@@ -247,11 +248,12 @@ pub(crate) fn open(
     })
 }
 
-/// Opens the layout at `path` to write to it, and clears what killed writers have left.
+/// Opens the layout at `path` to write to it, and clears what killed writers have left. What
+/// the directories `shared` have counts as there.
 ///
 /// # Errors
 /// If it is not a layout.
-pub(crate) fn open_writer(path: &Path) -> anyhow::Result<LayoutWriter> {
+pub(crate) fn open_writer(path: &Path, shared: &[PathBuf]) -> anyhow::Result<LayoutWriter> {
     if is_file(path) {
         let message = format!(
             "{} is a file, and archives are only read: import it into a layout first",
@@ -259,8 +261,17 @@ pub(crate) fn open_writer(path: &Path) -> anyhow::Result<LayoutWriter> {
         );
         return Err(Refusal::usage(message));
     }
-    let layout = open_layout(path, &[])?;
+    let layout = open_layout(path, shared)?;
     writer(&layout, Arc::new(Verdicts::new(None)))
+}
+
+/// What becomes of blobs that only a shared directory has.
+pub(crate) fn sharing(copy_shared: bool) -> Sharing {
+    if copy_shared {
+        Sharing::Copy
+    } else {
+        Sharing::Refer
+    }
 }
 
 /// A writer to an opened layout; clears what killed writers have left there.
@@ -277,7 +288,11 @@ pub(crate) fn writer(layout: &Layout, verdicts: Arc<Verdicts>) -> anyhow::Result
     Ok(writer)
 }
 
-fn open_layout(path: &Path, shared: &[PathBuf]) -> anyhow::Result<Layout> {
+/// Opens the layout at `path`, which has blobs in the directories `shared`, too.
+///
+/// # Errors
+/// If it is not a layout.
+pub(crate) fn open_layout(path: &Path, shared: &[PathBuf]) -> anyhow::Result<Layout> {
     Layout::open(path, shared).with_context(|| {
         format!(
             "{} is not an OCI image layout that can be read",

@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// Print an object.
     #[arg(long)]
     json: bool,
+    /// More directories to read blobs from, as ALGORITHM/HEX (repeatable).
+    #[arg(long, value_name = "DIR")]
+    shared_blobs: Vec<PathBuf>,
 }
 
 /// Adds an entry to the index.
@@ -42,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         Collision::Refuse
     };
-    let writer = source::open_writer(&arguments.layout)?;
+    let writer = source::open_writer(&arguments.layout, &arguments.shared_blobs)?;
     let tagged = writer.tag(&arguments.existing, &arguments.new, collision)?;
     if arguments.json {
         print_json(arguments.new.as_str(), &tagged)?;

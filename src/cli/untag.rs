@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 /// # Errors
 /// If there is no such ref, or several images have the name.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let writer = source::open_writer(&arguments.layout)?;
+    let writer = source::open_writer(&arguments.layout, &[])?;
     let untagged = writer.untag(&arguments.name)?;
     if arguments.json {
         tag::print_json(&arguments.name, &untagged)?;

@@ -6,7 +6,7 @@ use super::walk::{Stock, Walk, Wholeness};
 use super::{Error, Ingest, Kind, Prepared};
 use crate::archive::{self, oci};
 use crate::oci::limits::Limit;
-use crate::oci::{Digest, RefName};
+use crate::oci::{Descriptor, RefName};
 use crate::store::ReadAt;
 use crate::store::layout::index::draft::named;
 use crate::store::layout::index::merge;
@@ -72,8 +72,8 @@ fn index(collected: &Collected) -> Result<Vec<u8>, Error> {
 struct Blobs<'a>(&'a Collected);
 
 impl Stock for Blobs<'_> {
-    fn find(&self, digest: &Digest) -> Result<Option<(String, Held)>, Error> {
-        let path = oci::blob_path(digest);
+    fn find(&self, descriptor: &Descriptor) -> Result<Option<(String, Held)>, Error> {
+        let path = oci::blob_path(&descriptor.digest);
         let held = self.0.find(&path)?.cloned();
         Ok(held.map(|held| (path, held)))
     }

@@ -54,7 +54,8 @@ impl Ingest {
 struct Itself(SealedBlob);
 
 impl Stock for Itself {
-    fn find(&self, digest: &Digest) -> Result<Option<(String, Held)>, Error> {
+    fn find(&self, descriptor: &Descriptor) -> Result<Option<(String, Held)>, Error> {
+        let digest = &descriptor.digest;
         let is_it = self.0.digest() == digest;
         Ok(is_it.then(|| (digest.to_string(), Held::File(self.0.clone()))))
     }

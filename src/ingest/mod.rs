@@ -30,12 +30,14 @@
 mod archive;
 mod artifact;
 mod collect;
+mod described;
 mod docker;
 pub mod docker_root;
 mod document;
 mod error;
 mod held;
 mod layer;
+mod layout;
 mod name;
 mod prepared;
 mod scan;

@@ -15,6 +15,8 @@ use crate::store::{LayoutWriter, ReadAt};
 /// What something was taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
+    /// Images of another layout.
+    Layout,
     /// A layout in a tar.
     OciArchive,
     /// What `docker save` writes.
@@ -38,6 +40,7 @@ impl Kind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Layout => "layout",
             Self::OciArchive => "oci-archive",
             Self::DockerArchive => "docker-archive",
             Self::DockerStore => "docker-store",

@@ -14,7 +14,7 @@
 //! What `index.json` itself names must be there, and so must everything that a manifest
 //! given by itself names ([`Wholeness::Full`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::held::{self, Held};
 use super::{Error, ErrorClass};
@@ -36,9 +36,12 @@ pub(super) enum Wholeness {
 
 /// Gives out what is beside the entry.
 pub(super) trait Stock {
-    /// The bytes that are there for `digest`, and what they are called; they may have
-    /// another digest.
-    fn find(&self, digest: &Digest) -> Result<Option<(String, Held)>, Error>;
+    /// The bytes that are there for `descriptor`, and what they are called; they may have
+    /// another size and digest.
+    fn find(&self, descriptor: &Descriptor) -> Result<Option<(String, Held)>, Error>;
+
+    /// Is told what will be asked for next, all of it at once.
+    fn expect(&self, _descriptors: &[&Descriptor]) {}
 }
 
 /// What a walk has found.
@@ -189,6 +192,7 @@ impl<'a> Walk<'a> {
     fn follow(&mut self, document: &Document, depth: u64) -> Outcome {
         match document {
             Document::Manifest(manifest) => {
+                self.expect(std::iter::once(&manifest.config).chain(&manifest.layers));
                 let mut outcome = self.visit(&manifest.config, depth);
                 for layer in &manifest.layers {
                     outcome = outcome.and(self.layer(layer, depth));
@@ -211,6 +215,22 @@ impl<'a> Walk<'a> {
                 outcomes.fold(Outcome::Whole, Outcome::and)
             }
         }
+    }
+
+    /// Tells of what will be asked for, each blob once.
+    fn expect<'d>(&self, descriptors: impl Iterator<Item = &'d Descriptor>) {
+        let mut seen = HashSet::new();
+        let is_new = |descriptor: &&Descriptor| {
+            let digest = &descriptor.digest;
+            let is_known = self.new.contains_key(digest) || self.stored.contains_key(digest);
+            !is_known && seen.insert(digest.clone())
+        };
+        let descriptors: Vec<&Descriptor> = descriptors.filter(is_new).collect();
+        let room = self
+            .max_blobs
+            .saturating_sub(self.new.len() + self.stored.len());
+        self.stock
+            .expect(&descriptors[..descriptors.len().min(room)]);
     }
 
     /// A layer that may not be given away, and says where it is to be had, is not in
@@ -249,7 +269,7 @@ impl<'a> Walk<'a> {
                 limit: self.max_blobs,
             });
         }
-        if let Some((what, held)) = self.stock.find(digest)? {
+        if let Some((what, held)) = self.stock.find(descriptor)? {
             check_size(descriptor, ReadAt::size(&held))?;
             let actual = held.digest_like(digest)?;
             if actual != *digest {

@@ -4,7 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::annotations::{Annotations, DOCKER_REFERENCE_TYPE};
 use super::digest::{Digest, Hasher};
@@ -70,6 +70,34 @@ impl Descriptor {
             urls: fields.find_strings("urls")?,
             data: fields.find_string("data")?.map(Box::from),
         })
+    }
+
+    /// The descriptor as an object, its members in the order of the specification.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({
+            "mediaType": self.media_type.as_str(),
+            "digest": self.digest.as_str(),
+            "size": self.size,
+        });
+        if !self.urls.is_empty() {
+            object["urls"] = json!(self.urls);
+        }
+        if !self.annotations.is_empty() {
+            let pairs = self.annotations.iter();
+            let pairs = pairs.map(|(key, value)| (key.to_owned(), Value::from(value)));
+            object["annotations"] = Value::Object(pairs.collect());
+        }
+        if let Some(data) = &self.data {
+            object["data"] = Value::from(&**data);
+        }
+        if let Some(artifact_type) = &self.artifact_type {
+            object["artifactType"] = Value::from(artifact_type.as_str());
+        }
+        if let Some(platform) = &self.platform {
+            object["platform"] = platform.to_json();
+        }
+        object
     }
 
     /// Whether this is about another entry of the index, and no image: BuildKit's

@@ -9,7 +9,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::digest::Digest;
 use super::error::Error;
@@ -85,6 +85,27 @@ impl Platform {
             os_version: text("os.version")?,
             os_features: fields.find_strings("os.features")?,
         })
+    }
+
+    /// The platform as the object in a descriptor; what is not said is left out.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({});
+        let texts = [
+            ("architecture", Some(&self.architecture)),
+            ("os", Some(&self.os)),
+            ("os.version", self.os_version.as_ref()),
+            ("variant", self.variant.as_ref()),
+        ];
+        for (key, text) in texts {
+            if let Some(text) = text.filter(|text| !text.is_empty()) {
+                object[key] = Value::from(text.as_str());
+            }
+        }
+        if !self.os_features.is_empty() {
+            object["os.features"] = json!(self.os_features);
+        }
+        object
     }
 
     /// The platform that a config names, where members of the wrong type count as absent.

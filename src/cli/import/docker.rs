@@ -17,7 +17,7 @@ use super::super::compress::Compress;
 use super::super::error::Refusal;
 use super::super::output::{self, Flow, printable};
 use super::super::problem::{self, Problem};
-use super::super::{format, source};
+use super::super::format;
 use super::{Arguments, collision, json_of, print, watched};
 
 /// Where Docker keeps everything unless it is told otherwise.
@@ -79,7 +79,7 @@ pub(super) fn run(arguments: &Arguments, root: &Path) -> anyhow::Result<ExitCode
             "--name is for one image; bring them in one by one",
         ));
     }
-    let writer = source::open_writer(arguments.layout()?)?;
+    let writer = arguments.open_layout()?;
     let is_dry = arguments.choices.dry_run;
     let report = match bring_in(&store, writer, arguments) {
         Ok(report) => report,

@@ -20,10 +20,13 @@
 
 mod blobs;
 mod committer;
+mod find;
 pub mod history;
 pub mod index;
 mod init;
 pub mod refs;
+pub mod remove;
+pub mod select;
 mod tag;
 pub mod writer;
 
@@ -37,6 +40,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::Value;
 
 pub use committer::{Committed, Committer};
+pub use find::Resolved;
 pub use index::View;
 pub use init::init;
 pub use tag::Tagged;

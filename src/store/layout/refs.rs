@@ -402,7 +402,8 @@ fn owned(draft: &Draft, name: &str) -> Result<Vec<usize>, Refusal> {
     }
 }
 
-fn find(draft: &Draft, fits: impl Fn(&Entry) -> bool) -> Vec<usize> {
+/// The numbers of the entries that `fits` chooses.
+pub(super) fn find(draft: &Draft, fits: impl Fn(&Entry) -> bool) -> Vec<usize> {
     let entries = draft.entries().enumerate();
     let fitting = entries.filter_map(|(number, entry)| fits(entry).then_some(number));
     fitting.collect()
@@ -477,7 +478,7 @@ fn digest_in(text: &str) -> Option<String> {
 }
 
 /// The digest of an entry, or that it has none.
-fn label(draft: &Draft, number: usize) -> String {
+pub(super) fn label(draft: &Draft, number: usize) -> String {
     let digest = draft.entry(number).and_then(digest_of);
     digest.unwrap_or("malformed").to_owned()
 }

@@ -1,15 +1,15 @@
 //! One more name for an image, and one fewer.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use super::Committer;
+use super::find::{descriptor, find_nested, texts_of};
 use super::index::draft::Draft;
 use super::index::update::Basis;
 use super::refs::{self, Collision, Refusal};
 use super::writer::{Error, LayoutWriter, StoredBlob};
-use crate::oci::index::Entry;
-use crate::oci::limits::{Limit, MAX_INDEX_DEPTH};
-use crate::oci::{Descriptor, Digest, Document, DocumentType, RefName, json, raw};
+use crate::oci::limits::Limit;
+use crate::oci::{Descriptor, Digest, RefName, json};
 use crate::store::disk;
 
 /// How often it is begun anew because the name has been moved in between.
@@ -79,7 +79,8 @@ impl LayoutWriter {
     fn find_wanted<'a>(&self, draft: &Draft, existing: &'a str) -> Result<Wanted<'a>, Error> {
         let found = match texts_of(draft, existing) {
             Err(Refusal::NotFound { name }) => {
-                let nested = self.find_nested(draft, existing);
+                let read = |descriptor: &Descriptor| self.document(descriptor);
+                let nested = find_nested(draft, existing, read);
                 nested
                     .map(|text| vec![text])
                     .ok_or(Refusal::NotFound { name })
@@ -107,46 +108,12 @@ impl LayoutWriter {
         texts.iter().map(hold).collect()
     }
 
-    /// The JSON text of the descriptor of `digest` in one of the indexes that the layout's
-    /// own leads to. An index that cannot be read leads nowhere.
-    fn find_nested(&self, draft: &Draft, digest: &str) -> Option<String> {
-        let digest: Digest = digest.parse().ok()?;
-        let mut seen = BTreeSet::new();
-        let mut level: Vec<String> = draft.texts().map(str::to_owned).collect();
-        for _ in 0..MAX_INDEX_DEPTH {
-            let mut next = Vec::new();
-            for text in &level {
-                let Some(descriptor) = descriptor(text) else {
-                    continue;
-                };
-                if descriptor.digest == digest {
-                    return Some(text.clone());
-                }
-                if seen.insert(descriptor.digest.clone()) {
-                    next.extend(self.entries_of(&descriptor).unwrap_or_default());
-                }
-            }
-            level = next;
-        }
-        None
-    }
-
-    /// The JSON texts of the entries of an index; `None` if it is none, or not right.
-    fn entries_of(&self, descriptor: &Descriptor) -> Option<Vec<String>> {
-        let document_type = DocumentType::of(&descriptor.media_type)?;
-        if !document_type.is_index() || Limit::DocumentSize.check(descriptor.size).is_err() {
-            return None;
-        }
-        // Looking for something waits for no index that is just being written.
+    /// The bytes of an index. Looking for something waits for none that is just being
+    /// written.
+    fn document(&self, descriptor: &Descriptor) -> Option<Vec<u8>> {
+        Limit::DocumentSize.check(descriptor.size).ok()?;
         let blob = self.try_hold(&descriptor.digest, descriptor.size).ok()?;
-        let bytes = disk::read_all(blob.file(), Limit::DocumentSize.value()).ok()?;
-        Document::parse(&bytes, document_type).ok()?;
-        let text = String::from_utf8(bytes).ok()?;
-        let members = raw::members(&text)?;
-        let list = members.into_iter().find(|m| m.key == "manifests")?.value;
-        let list = &text[list];
-        let elements = raw::elements(list)?.into_iter();
-        Some(elements.map(|range| list[range].to_owned()).collect())
+        disk::read_all(blob.file(), Limit::DocumentSize.value()).ok()
     }
 }
 
@@ -207,32 +174,4 @@ impl Wanted<'_> {
             is_changed,
         }
     }
-}
-
-/// The JSON texts of the entries that `name` means: by name, or by digest whatever their
-/// names are.
-fn texts_of(draft: &Draft, name: &str) -> Result<Vec<String>, Refusal> {
-    let has_digest = |entry: &Entry| {
-        let descriptor = entry.descriptor.as_ref();
-        descriptor.is_ok_and(|descriptor| descriptor.digest.as_str() == name)
-    };
-    let mut numbers = match refs::resolve(draft, name) {
-        Err(not_found @ Refusal::NotFound { .. }) => {
-            let mut entries = draft.entries();
-            let number = entries.position(|entry| has_digest(entry));
-            vec![number.ok_or(not_found)?]
-        }
-        other => other?,
-    };
-    // One image that has the name twice is wanted once.
-    let mut seen = BTreeSet::new();
-    let digest = |number: usize| draft.text(number).and_then(descriptor).map(|d| d.digest);
-    numbers.retain(|number| seen.insert(digest(*number)));
-    let texts = numbers.iter().filter_map(|number| draft.text(*number));
-    Ok(texts.map(str::to_owned).collect())
-}
-
-fn descriptor(text: &str) -> Option<Descriptor> {
-    let value = json::parse(text.as_bytes()).ok()?;
-    Descriptor::from_json(&value).ok()
 }

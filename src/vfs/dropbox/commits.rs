@@ -58,9 +58,9 @@ impl Commits {
         self.writer().hold(digest, size)
     }
 
-    /// Whether the layout has this blob.
+    /// Whether the layout has this blob, itself or from a shared directory.
     pub(super) fn has(&self, digest: &Digest) -> bool {
-        self.writer().is_present(digest)
+        self.writer().is_in_reach(digest)
     }
 
     /// Brings in a drop. Entries that it `made` before make room for what it is now.

@@ -19,6 +19,7 @@
 
 mod adopt;
 mod blob;
+mod extra;
 mod shared;
 mod temporary;
 
@@ -246,7 +247,7 @@ impl LayoutWriter {
         self.io("write", temporary::DIRECTORY, source)
     }
 
-    /// Whether something has the name of the blob, sound or not.
+    /// Whether something has the name of the blob in the layout itself, sound or not.
     #[must_use]
     pub fn is_present(&self, digest: &Digest) -> bool {
         self.disk.status(&super::blobs::path(digest)).is_ok()
@@ -277,7 +278,7 @@ impl LayoutWriter {
     }
 
     /// As [`Self::hold`], without waiting for what is not right, and copying nothing.
-    pub(super) fn try_hold(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+    pub(crate) fn try_hold(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
         let path = super::blobs::path(digest);
         let file = match self.disk.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

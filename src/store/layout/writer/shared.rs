@@ -96,6 +96,14 @@ impl LayoutWriter {
         Self { sharing, ..self }
     }
 
+    /// Whether something has the name of the blob in the layout or a shared directory, sound
+    /// or not.
+    #[must_use]
+    pub fn is_in_reach(&self, digest: &Digest) -> bool {
+        let is_shared = |directory: &SharedDirectory| directory.has(digest).unwrap_or(false);
+        self.is_present(digest) || self.shared.iter().any(is_shared)
+    }
+
     /// A blob that is to be published and is there already: the layout's own or, unless
     /// copies are wanted, that of a shared directory.
     pub(super) fn find_stored(
