@@ -36,6 +36,51 @@
 //!   [`tar::Limits`] bound what they may cost, every malformed one is an error with a
 //!   stable code, and one bad image never disturbs another.
 //! - An error says what is wrong in words; [`vfs::Error::errno`] alone makes a number of it.
+//!
+//! # A layout, made and read
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use ocifs::ingest::{Ingest, IngestOptions, Name};
+//! use ocifs::store::layout::{self, refs::Collision};
+//! use ocifs::store::{Layout, LayoutWriter, ReadAt, Verdicts};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("layout");
+//! // An empty layout.
+//! layout::init(&path)?;
+//! let layout = Layout::open(&path, &[])?;
+//! let verdicts = Arc::new(Verdicts::new(None));
+//! let writer = LayoutWriter::open(&layout, verdicts.clone())?;
+//!
+//! // A tar becomes an image of one layer: looked at first, then in one update of the index.
+//! # let tar: Vec<u8> = vec![0; 1024];
+//! let ingest = Ingest::new(writer.clone(), IngestOptions::default());
+//! let prepared = ingest.prepare_file(&tar, &Name::of_file(b"app.tar")?)?;
+//! let report = ingest.commit(prepared, Collision::Refuse)?;
+//! assert_eq!(report.images[0].name.as_deref(), Some("app"));
+//!
+//! // One more name for it.
+//! writer.tag("app", &"app:1.0".parse()?, Collision::Refuse)?;
+//!
+//! // What the name means, and its bytes, verified.
+//! let image = &layout.resolve("app:1.0")?[0];
+//! let manifest = layout.fetch(&image.descriptor, &verdicts)?;
+//! assert_eq!(manifest.size(), report.images[0].size);
+//!
+//! // All of it, in another layout.
+//! # let elsewhere = dir.path().join("other");
+//! layout::init(&elsewhere)?;
+//! let other = LayoutWriter::open(&Layout::open(&elsewhere, &[])?, verdicts)?;
+//! let ingest = Ingest::new(other, IngestOptions::default());
+//! let prepared = ingest.prepare_layout(&layout, &layout.resolve_all()?, None)?;
+//! ingest.commit(prepared, Collision::Refuse)?;
+//! # Ok(())
+//! # }
+//! ```
+#![doc = include_str!("operations.md")]
 
 pub mod archive;
 pub mod export;

@@ -17,7 +17,7 @@ use crate::store::{Blob, ReadAt, verify};
 
 /// How many blobs are copied side by side: hashing keeps that many processors busy, and a
 /// disk that has to seek is not asked for more.
-const SIDE_BY_SIDE: usize = 4;
+pub(super) const SIDE_BY_SIDE: usize = 4;
 
 impl Ingest {
     /// Gets ready images of the layout `source`: entries that [`Layout::resolve`] has found
@@ -86,7 +86,7 @@ impl Stock for Blobs<'_> {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..descriptors.len().min(SIDE_BY_SIDE) {
+            for _ in 1..descriptors.len().min(self.ingest.side_by_side) {
                 let helper = std::thread::Builder::new().name("copy".into());
                 if let Err(error) = helper.spawn_scoped(scope, work) {
                     log::debug!("no thread to copy on: {error}");

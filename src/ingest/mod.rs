@@ -126,13 +126,28 @@ impl Default for IngestOptions {
 pub struct Ingest {
     writer: LayoutWriter,
     options: IngestOptions,
+    /// How many blobs of a layout are copied side by side.
+    side_by_side: usize,
 }
 
 impl Ingest {
     /// Brings things into the layout of `writer`.
     #[must_use]
     pub fn new(writer: LayoutWriter, options: IngestOptions) -> Self {
-        Self { writer, options }
+        Self {
+            writer,
+            options,
+            side_by_side: layout::SIDE_BY_SIDE,
+        }
+    }
+
+    /// The same, copying one blob after the other.
+    #[cfg(test)]
+    fn one_by_one(self) -> Self {
+        Self {
+            side_by_side: 1,
+            ..self
+        }
     }
 
     /// Gets ready what was received: reads all of it, and changes nothing in the layout.

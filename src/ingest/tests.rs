@@ -9,6 +9,7 @@ use crate::store::Verdicts;
 use crate::store::disk::simulated::SimulatedDisk;
 use crate::store::disk::simulated::sight::Sight;
 use crate::store::disk::simulated::trial::{self, Case, Fault};
+use crate::store::layout::{self, Layout};
 use samples::Sample;
 
 pub(crate) mod samples;
@@ -35,6 +36,45 @@ fn import_file(disk: &SimulatedDisk, sample: &Sample) -> Result<Report, Error> {
     let ingest = Ingest::new(writer(disk), IngestOptions::default());
     let prepared = ingest.prepare_file(&sample.bytes, &sample.name)?;
     ingest.commit(prepared, Collision::Refuse)
+}
+
+/// Another layout, with two images that share a layer.
+fn other_layout() -> Result<(tempfile::TempDir, Layout), Fault> {
+    let dir = tempfile::tempdir()?;
+    layout::init(dir.path())?;
+    let layout = Layout::open(dir.path(), &[])?;
+    let writer = LayoutWriter::open(&layout, Arc::new(Verdicts::new(None)))?;
+    let ingest = Ingest::new(writer, IngestOptions::default());
+    let archive = samples::docker_archive();
+    let prepared = ingest.prepare_file(&archive, &Name::of_file(b"x")?)?;
+    ingest.commit(prepared, Collision::Refuse)?;
+    Ok((dir, layout))
+}
+
+/// Copies all images of another layout, one after the other so that its steps are the same
+/// each time.
+fn import_layout(disk: &SimulatedDisk, source: &Layout) -> Result<Report, Error> {
+    let ingest = Ingest::new(writer(disk), IngestOptions::default()).one_by_one();
+    let entries = source.resolve_all()?;
+    let prepared = ingest.prepare_layout(source, &entries, None)?;
+    ingest.commit(prepared, Collision::Refuse)
+}
+
+fn layout_cases(source: &Layout) -> Vec<Case<'_>> {
+    let operation = move |disk: &SimulatedDisk| Ok(import_layout(disk, source).map(drop)?);
+    let prepare = |disk: &SimulatedDisk| -> TestResult {
+        disk.put("index.json", samples::EMPTY)?;
+        disk.settle();
+        Ok(())
+    };
+    vec![Case::new("images of a layout", prepare, operation)]
+}
+
+#[test]
+fn images_of_a_layout_come_whole_or_not_at_all() -> TestResult {
+    let (_dir, source) = other_layout()?;
+    trial::assert_all_or_nothing("images of a layout", &layout_cases(&source), 16)?;
+    trial::assert_failures_are_told(&layout_cases(&source))
 }
 
 fn cases(samples: &[Sample]) -> Vec<Case<'_>> {

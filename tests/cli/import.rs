@@ -138,7 +138,7 @@ fn exit_status() {
     let lying = sample.file(&format!("sha256:{}", "0".repeat(64)), b"x");
     let dir = sample.files.path().to_str().unwrap();
     let rows: &[(&str, &[&str], i32, &str)] = &[
-        ("no file", &[], 2, "FILE"),
+        ("no file", &[], 2, "SOURCE"),
         ("no such file", &["/no/such/file"], 1, "does not exist"),
         ("a directory", &[dir], 2, "directory"),
         ("no name", &["-"], 2, "--name"),
@@ -175,6 +175,124 @@ fn exit_status() {
         );
         assert_eq!(before, Fingerprint::of(sample.layout.path()), "{name}");
     }
+}
+
+/// Layouts are sources, whole or by one of their names; so a layout is made of another.
+#[test]
+fn layouts_are_sources_too() {
+    let sample = Sample::new();
+    let source = TestLayout::new();
+    let layers = [1, 2].map(|n: u8| source.layer(Compression::Gzip, &[("a", &[n])]));
+    let images = layers.map(|layer| source.image(&[layer]));
+    source.add_ref("app:1", &images[0]);
+    source.add_ref("app:2", &images[1]);
+    let dir = source.path().to_str().unwrap();
+    let one = format!("{dir}:app:1");
+    let output = sample.import(&[&one]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(
+        stdout(&output).contains("layout, 3 of 3 blobs new"),
+        "{}",
+        stdout(&output)
+    );
+    assert_eq!(sample.names(), ["app:1"]);
+    let by_digest = format!("{dir}:{}", images[1]["digest"].as_str().unwrap());
+    let output = sample.import(&[&by_digest, "--name", "second"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = sample.import(&[dir]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(sample.names(), ["app:1", "second", "app:2"]);
+    assert!(
+        stdout(&output).contains("nothing new"),
+        "{}",
+        stdout(&output)
+    );
+
+    let rows: &[(&str, &[&str], i32, &str)] = &[
+        (
+            "no such ref",
+            &[&format!("{dir}:none")],
+            1,
+            "no ref \"none\"",
+        ),
+        ("one name for two", &[dir, "--name", "x"], 2, "--name"),
+        (
+            "copies of nothing",
+            &[dir, "--copy-shared"],
+            2,
+            "--shared-blobs",
+        ),
+    ];
+    for (name, arguments, status, words) in rows {
+        let output = sample.import(arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(*status), "{name}: {text}");
+        assert!(text.contains(words), "{name}: {text}");
+    }
+
+    // An unnamed one is called as its directory.
+    let unnamed = sample.files.path().join("job");
+    let new = sample.files.path().join("new/layout");
+    source.write_entries(&images[..1]);
+    run_ok("cp", &["-r", dir, unnamed.to_str().unwrap()]);
+    let (job, new) = (unnamed.to_str().unwrap(), new.to_str().unwrap());
+    let missing = ocifs(&["import", new, job]);
+    assert!(!missing.status.success(), "{}", stderr(&missing));
+    for _ in 0..2 {
+        let output = ocifs(&["import", "--create", new, job]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    verify_layout(new.as_ref());
+    let output = ocifs(&["ls", new]);
+    assert!(stdout(&output).starts_with("job"), "{}", stdout(&output));
+}
+
+/// With shared directories only the index is written; a name is given, and the image read.
+#[test]
+fn shared_directories() {
+    let source = TestLayout::new();
+    let layer = source.layer(Compression::Gzip, &[("etc/motd", b"hello\n")]);
+    source.add_ref("app:1", &source.image(&[layer]));
+    let sample = Sample::new();
+    let shared = source.path().join("blobs");
+    let cache = sample.files.path().join("cache");
+    let archive = sample.files.path().join("app.tar");
+    let paths = [
+        source.path(),
+        sample.layout.path(),
+        &shared,
+        &cache,
+        &archive,
+    ];
+    let [from, to, shared, cache, archive] = paths.map(|path| path.to_str().unwrap());
+    let run = |arguments: &[&str]| {
+        let output = ocifs(&[arguments, &["--shared-blobs", shared]].concat());
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        stdout(&output)
+    };
+    let read = |command: &str, path: &str| run(&[command, to, path, "--cache-dir", cache]);
+    let count = || {
+        let blobs = fs::read_dir(sample.layout.path().join("blobs/sha256"));
+        blobs.unwrap().count()
+    };
+    assert!(run(&["import", to, from]).contains("nothing new"));
+    run(&["tag", to, "app:1", "app:2"]);
+    assert_eq!(count(), 0);
+    assert_eq!(read("cat", "app:2/rootfs/etc/motd"), "hello\n");
+    assert!(read("ls", "app:2/rootfs/etc").contains("motd"));
+    assert!(read("inspect", "app:2").contains("sha256:"));
+    read("index", "app:2");
+    run(&["export", to, "app:2", "-o", archive]);
+    assert!(fs::metadata(archive).unwrap().len() > 1024);
+    // Without the directory there is nothing to name.
+    assert!(!ocifs(&["tag", to, "app:1", "app:3"]).status.success());
+    run(&["import", to, from, "--copy-shared"]);
+    assert_eq!(count(), 3);
+    verify_layout(sample.layout.path());
 }
 
 #[test]

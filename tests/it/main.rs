@@ -12,6 +12,7 @@ mod export;
 mod fuzz;
 mod ingest;
 mod layer;
+mod layout;
 mod pack;
 mod rootfs;
 mod sample;

@@ -35,6 +35,7 @@ mod session_posix;
 mod session_publish;
 mod session_trees;
 mod sessions;
+mod shared;
 mod small_files;
 mod tools;
 mod trees;
