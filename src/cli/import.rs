@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     /// of anything that its index.json leads to. With --docker, images by name or id.
     #[arg(value_name = "SOURCE", required_unless_present = "list")]
     files: Vec<PathBuf>,
-    /// The name of what brings none, instead of the file's.
+    /// The name of what brings none, instead of the file's; with --docker, of the image.
     #[arg(long, value_name = "REF")]
     name: Option<RefName>,
     /// Bring each file in as an artifact about this image: a ref, or a digest that a ref

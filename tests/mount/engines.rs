@@ -47,9 +47,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both end their own children when they are asked.
-        let pid = self.0.id().to_string();
-        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        // Both end their own children when they are asked; one that has ended has no id.
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let pid = self.0.id().to_string();
+            let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        }
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end && matches!(self.0.try_wait(), Ok(None)) {
             thread::sleep(Duration::from_millis(20));

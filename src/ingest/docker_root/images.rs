@@ -118,13 +118,17 @@ impl Ingest {
             let config = keep(&MediaType::IMAGE_CONFIG, &config);
             let manifest = Made::document(manifest(&config, &layers).into_bytes());
             let entry = keep(&MediaType::IMAGE_MANIFEST, &manifest).to_string();
-            entries.push(match &image.name {
+            let entry = match &image.name {
                 Some(name) => named(&entry, name).map_err(|source| Error::Document {
                     what: name.clone(),
                     source,
                 })?,
                 None => entry,
-            });
+            };
+            // One image may be asked for by two of its names that come to the same.
+            if !entries.contains(&entry) {
+                entries.push(entry);
+            }
         }
         Ok(Images { entries, blobs })
     }

@@ -188,10 +188,7 @@ impl DockerRoot {
     pub fn image(&self, name: &str) -> Result<StoredImage, Error> {
         let digits = name::id_digits(name);
         if let Some(digits) = digits.filter(|digits| name::is_whole_id(digits)) {
-            return match self.by_digits(name, digits) {
-                Ok(id) => self.load(&id, None),
-                Err(error) => Err(error),
-            };
+            return self.load(&self.by_digits(name, digits)?, None);
         }
         let reference = name::reference(name);
         if let Some(id) = self.names()?.remove(&reference.text) {

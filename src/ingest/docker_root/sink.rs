@@ -21,7 +21,7 @@ pub(super) enum Purpose {
 #[derive(Debug)]
 pub(super) enum Sink {
     Blob(Box<BlobWriter>),
-    Nowhere { hasher: Hasher, size: u64 },
+    Nowhere { hasher: Box<Hasher>, size: u64 },
 }
 
 /// A blob that is whole.
@@ -49,7 +49,7 @@ impl Sink {
         Ok(match purpose {
             Purpose::Keep => Self::Blob(Box::new(ingest.writer.blob()?)),
             Purpose::Measure => Self::Nowhere {
-                hasher: Hasher::sha256(),
+                hasher: Box::new(Hasher::sha256()),
                 size: 0,
             },
         })

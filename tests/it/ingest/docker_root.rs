@@ -300,7 +300,8 @@ fn images_are_found_by_what_people_call_them() -> TestResult {
         id.encoded()[..len].to_owned()
     };
     let prefix = unique(&one, &close);
-    let rows: [(&str, &str, Result<(&Digest, Option<&str>), &str>); 14] = [
+    type Found<'a> = Result<(&'a Digest, Option<&'a str>), &'a str>;
+    let rows: [(&str, &str, Found<'_>); 14] = [
         ("tag", "app:1", Ok((&one, Some("app:1")))),
         ("latest", "app", Ok((&two, Some("app:latest")))),
         ("long", "docker.io/library/app:1", Ok((&one, Some("app:1")))),
@@ -357,9 +358,11 @@ fn several_images_share_their_layers() -> TestResult {
     store.name("one:1", &one.id);
     store.name("two:1", &two.id);
     let layout = TestLayout::new();
-    let called = ["one:1", "two:1", two.id.as_str()];
+    let long = "docker.io/library/one:1";
+    let called = ["one:1", "two:1", long, two.id.as_str()];
     let report = import(&ingest(&layout), &store, &called, LayerCompression::Zstd)?;
     // Two layers, two configs, two manifests.
+    assert_eq!(report.images.len(), 3);
     assert_eq!(report.blobs.len(), 6);
     assert_eq!(names(&layout), ["one:1", "two:1", ""]);
     verify_layout(layout.path());
