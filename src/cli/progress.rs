@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ocifs::layer::{PassState, PassStatus};
+use ocifs::layer::{Layers, PassState, PassStatus};
 use ocifs::oci::Digest;
 use ocifs::vfs::views::Views;
 
@@ -167,6 +167,11 @@ fn end_of(text: &str) -> String {
 
 /// Does `work`, and shows meanwhile how far the first passes over layers are.
 pub(crate) fn of_passes<T>(views: &Views, work: impl FnOnce() -> T) -> T {
+    of_layers(views.layers(), work)
+}
+
+/// The same, where there are no views yet.
+pub(crate) fn of_layers<T>(layers: &Layers, work: impl FnOnce() -> T) -> T {
     if !io::stderr().is_terminal() {
         return work();
     }
@@ -175,7 +180,7 @@ pub(crate) fn of_passes<T>(views: &Views, work: impl FnOnce() -> T) -> T {
         scope.spawn(move || {
             let mut progress = Progress::new(true);
             while worked.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                let passes = views.layers().passes();
+                let passes = layers.passes();
                 let done = passes.iter().map(|pass| pass.done).sum();
                 let total = passes.iter().map(|pass| pass.total).sum();
                 if total > 0 {

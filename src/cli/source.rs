@@ -15,6 +15,7 @@ use ocifs::vfs::Vfs;
 use ocifs::vfs::views::{Views, ViewsOptions};
 
 use super::error::{Refusal, Status};
+use super::progress;
 
 /// Which layout is meant, and which part of it.
 #[derive(Debug, Clone, Args)]
@@ -187,7 +188,7 @@ fn open_any(
         );
         return Err(Refusal::usage(message));
     }
-    let archive = Archive::open(path, options)?;
+    let archive = progress::of_layers(options.layers, || Archive::open(path, options))?;
     let view = archive.view().clone();
     Ok((Arc::new(archive), view, None))
 }

@@ -154,10 +154,10 @@ impl From<verify::Error> for Error {
                 size,
                 limit: verify::MAX_BLOB_SIZE,
             },
-            verify::Error::Read { digest, source } => Self::Read {
-                digest,
-                source: Arc::new(source),
-            },
+            // A blob may lie in a stream itself.
+            verify::Error::Read { digest, source } => {
+                Self::stream(&digest, stream::Error::from_read(source))
+            }
         }
     }
 }

@@ -156,6 +156,13 @@ impl Parser {
         len
     }
 
+    /// Whether the zeros were seen that end a tar. One without them may be cut short between
+    /// two entries.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Zeros | State::End { .. })
+    }
+
     /// Says that the bytes end here.
     ///
     /// # Errors

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::Error;
+use super::contents::{Contents, Stored, Tar};
 use super::table::Extent;
-use super::{Contents, Error, Stored, Tar};
 use crate::archive::docker::{self, Image};
 use crate::archive::{self, DOCKER_MANIFEST};
 use crate::oci::{Algorithm, DiffId, Digest, ImageConfig, MediaType};

@@ -95,6 +95,10 @@ impl Error {
             Self::Pass { source, .. } => source.code(),
             Self::Tar { source, .. } => source.code(),
             Self::NotAnArchive { .. } => "ARCHIVE_UNKNOWN",
+            Self::Content {
+                source: archive::Error::Missing { .. },
+                ..
+            } => "ARCHIVE_INCOMPLETE",
             Self::Content { source, .. } => source.code(),
             Self::Index(layout::Error::Content { source, .. }) => source.code(),
             Self::Index(_) => "LAYOUT_FILE_EMPTY",

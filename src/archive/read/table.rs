@@ -58,11 +58,19 @@ impl From<io::Error> for Error {
     }
 }
 
+/// What the headers of a tar say.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    pub(super) members: Members<Extent>,
+    /// Whether the tar has an end. It need not, but one that was cut short has none.
+    pub(super) has_ended: bool,
+}
+
 /// Reads the headers of `tar`.
 ///
 /// # Errors
 /// What is wrong with it; what reading answers.
-pub(super) fn scan(tar: &dyn ReadAt, limits: tar::Limits) -> Result<Members<Extent>, Error> {
+pub(super) fn scan(tar: &dyn ReadAt, limits: tar::Limits) -> Result<Scanned, Error> {
     let mut parser = Parser::new(limits);
     let mut table = Table {
         tar,
@@ -80,8 +88,12 @@ pub(super) fn scan(tar: &dyn ReadAt, limits: tar::Limits) -> Result<Members<Exte
         parser.feed(&buf[..len], |entry| table.add(entry))?;
         at += len as u64;
     }
+    let has_ended = parser.has_ended();
     parser.finish()?;
-    Ok(table.members)
+    Ok(Scanned {
+        members: table.members,
+        has_ended,
+    })
 }
 
 struct Table<'a> {
@@ -175,7 +187,9 @@ mod tests {
     }
 
     fn members(bytes: &[u8], limits: tar::Limits) -> Result<Members<Extent>, String> {
-        scan(&bytes.to_vec(), limits).map_err(|error| format!("{error:?}"))
+        let scanned = scan(&bytes.to_vec(), limits);
+        let members = scanned.map(|scanned| scanned.members);
+        members.map_err(|error| format!("{error:?}"))
     }
 
     #[test]
@@ -187,7 +201,9 @@ mod tests {
             bytes,
             read: AtomicU64::new(0),
         };
-        let found = scan(&counted, limits()).map_err(|error| format!("{error:?}"))?;
+        let scanned = scan(&counted, limits()).map_err(|error| format!("{error:?}"))?;
+        assert!(scanned.has_ended);
+        let found = scanned.members;
         for (path, content) in files {
             let extent = *found.get(path)?;
             let start = usize::try_from(extent.offset)?;
@@ -196,6 +212,18 @@ mod tests {
         }
         let read = counted.read.load(Ordering::Relaxed);
         assert!(read <= 4 * STEP as u64, "{read} bytes were read");
+        Ok(())
+    }
+
+    #[test]
+    fn a_tar_may_lack_its_end() -> TestResult {
+        let bytes = tar_of(&[("a", b"1"), ("b", b"2")])?;
+        for (len, expected) in [(2_048, false), (2_560, true), (3_072, true)] {
+            let scanned = scan(&bytes[..len].to_vec(), limits());
+            let scanned = scanned.map_err(|error| format!("{error:?}"))?;
+            assert_eq!(scanned.has_ended, expected, "{len}");
+            assert_eq!(scanned.members.len(), 2, "{len}");
+        }
         Ok(())
     }
 

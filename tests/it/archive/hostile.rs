@@ -166,7 +166,7 @@ fn of_layouts() -> Vec<Row> {
             "JSON_DUPLICATE_KEY",
             MALFORMED,
         ),
-        ("no index", tar(&no_index), "COMMIT_INCOMPLETE", MISSING),
+        ("no index", tar(&no_index), "ARCHIVE_INCOMPLETE", MISSING),
         (
             "two different indexes",
             layout_and("index.json", b"{}"),
@@ -200,7 +200,7 @@ fn of_docker() -> Vec<Row> {
         .pax("GNU.sparse.minor", "0")
         .pax("GNU.sparse.name", "l.tar")
         .pax("GNU.sparse.realsize", "1024")
-        .file("x", [&b"1\n0\n512\n"[..], &[0; 503], &[7; 512]].concat())
+        .file("x", [&b"1\n0\n512\n"[..], &[0; 504], &[7; 512]].concat())
         .finish_part();
     let without_layer = docker(|members| {
         members.pop();
@@ -229,13 +229,13 @@ fn of_docker() -> Vec<Row> {
         (
             "no config",
             listed("gone.json", &["l.tar"]),
-            "COMMIT_INCOMPLETE",
+            "ARCHIVE_INCOMPLETE",
             MISSING,
         ),
         (
             "no layer",
             without_layer.clone(),
-            "COMMIT_INCOMPLETE",
+            "ARCHIVE_INCOMPLETE",
             MISSING,
         ),
         (

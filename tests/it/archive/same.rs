@@ -280,10 +280,18 @@ fn what_was_learned_is_kept() -> TestResult {
     assert!(inodes("toc")?.contains(&tables[0]), "made again");
 
     // What is wrong with it is found out, and it is made again.
-    for entry in std::fs::read_dir(cache.join("archives"))? {
-        std::fs::write(entry?.path(), "{}")?;
+    let file = cache.join("archives");
+    let file = std::fs::read_dir(file)?.next().ok_or("no file")??.path();
+    let kept: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    let mut beyond = kept.clone();
+    beyond["members"][0][3] = json!(1_u64 << 40);
+    for wrong in [beyond.to_string(), "{}".to_owned(), String::new()] {
+        std::fs::write(&file, &wrong)?;
+        let reader = Reader::keeping(&cache)?;
+        let found = super::dump(&*reader.tree(&stored.path())?);
+        assert_same("made again", &found, &dump_of_path(layout.path())?);
+        let again: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+        assert_eq!(again, kept, "{wrong:.20}");
     }
-    Reader::keeping(&cache)?.archive(&stored.path())?;
-    assert_ne!(inodes("archives")?, archives);
     Ok(())
 }
