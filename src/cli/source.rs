@@ -166,31 +166,27 @@ pub(crate) fn is_file(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir())
 }
 
-/// A layout that was opened: less its index, its index as it was first seen, and the
-/// directory if it is one.
-type Opened = (Arc<dyn BlobSource>, View, Option<Arc<Layout>>);
+/// Opens the layout directory at `path`, and looks at its index.
+fn open_directory(path: &Path, shared: &[PathBuf]) -> anyhow::Result<(Arc<Layout>, View)> {
+    let directory = Arc::new(open_layout(path, shared)?);
+    let view = watch::first_view(&directory)?;
+    Ok((directory, view))
+}
 
-/// Opens the directory or archive at `path`.
-fn open_any(
-    path: &Path,
-    shared: &[PathBuf],
-    options: &ArchiveOptions<'_>,
-) -> anyhow::Result<Opened> {
-    if !is_file(path) {
-        let directory = Arc::new(open_layout(path, shared)?);
-        let view = watch::first_view(&directory)?;
-        return Ok((directory.clone(), view, Some(directory)));
+/// Opens the archive at `path`, and shows how far it is read if that takes long.
+fn open_archive(path: &Path, options: &ArchiveOptions<'_>) -> anyhow::Result<Archive> {
+    let open = || Archive::open(path, options);
+    Ok(progress::of_layers(options.layers, open)?)
+}
+
+fn refuse_shared_blobs(path: &Path, shared: &[PathBuf]) -> anyhow::Result<()> {
+    if shared.is_empty() {
+        return Ok(());
     }
-    if !shared.is_empty() {
-        let message = format!(
-            "{} is an archive, which has all blobs in it: --shared-blobs goes with directories",
-            path.display()
-        );
-        return Err(Refusal::usage(message));
-    }
-    let archive = progress::of_layers(options.layers, || Archive::open(path, options))?;
-    let view = archive.view().clone();
-    Ok((Arc::new(archive), view, None))
+    let path = path.display();
+    Err(Refusal::usage(format!(
+        "{path} is an archive, which has all blobs in it: --shared-blobs goes with directories"
+    )))
 }
 
 /// Opens the layout at `path`, a directory or an archive; `mounted` says how it is going to
@@ -203,9 +199,16 @@ pub(crate) fn open(
     options: &SourceOptions,
     mounted: Option<Mounted>,
 ) -> anyhow::Result<Source> {
+    let shared = &options.layout.shared_blobs;
+    let (found, needed) = match is_file(path) {
+        true => {
+            refuse_shared_blobs(path, shared)?;
+            (None, ARCHIVE_MEMORY)
+        }
+        false => (Some(open_directory(path, shared)?), 0),
+    };
     let cache = cache(options)?;
     let verdicts = Arc::new(Verdicts::new(cache.as_ref()));
-    let needed = if is_file(path) { ARCHIVE_MEMORY } else { 0 };
     let layers = Layers::new(
         LayersOptions {
             cache: cache.clone(),
@@ -215,30 +218,21 @@ pub(crate) fn open(
         },
         verdicts.clone(),
     );
-    let archive_options = ArchiveOptions {
-        layers: &layers,
-        verdicts: &verdicts,
-        cache: cache.as_ref(),
+    let (blobs, view, directory): (Arc<dyn BlobSource>, _, _) = match found {
+        Some((directory, view)) => (directory.clone(), view, Some(directory)),
+        None => {
+            let archive_options = ArchiveOptions {
+                layers: &layers,
+                verdicts: &verdicts,
+                cache: cache.as_ref(),
+            };
+            let archive = open_archive(path, &archive_options)?;
+            let view = archive.view().clone();
+            (Arc::new(archive), view, None)
+        }
     };
-    let (blobs, view, directory) = open_any(path, &options.layout.shared_blobs, &archive_options)?;
-    let views_options = ViewsOptions {
-        platform: options
-            .layout
-            .platform
-            .clone()
-            .unwrap_or_else(Platform::host),
-        uid: options.uid,
-        gid: options.gid,
-        is_writable: mounted.as_ref().is_some_and(|mounted| mounted.is_writable),
-        mountpoint: mounted.map(|mounted| mounted.mountpoint),
-    };
-    let views = Views::new(
-        blobs.clone(),
-        view,
-        Arc::new(layers),
-        verdicts.clone(),
-        views_options,
-    )?;
+    let (layers, shown) = (Arc::new(layers), views_options(options, mounted));
+    let views = Views::new(blobs.clone(), view, layers, verdicts.clone(), shown)?;
     let vfs = Arc::new(Vfs::new(views.root(), blobs.clone()));
     Ok(Source {
         blobs,
@@ -247,6 +241,18 @@ pub(crate) fn open(
         vfs,
         verdicts,
     })
+}
+
+/// How the tree is shown.
+fn views_options(options: &SourceOptions, mounted: Option<Mounted>) -> ViewsOptions {
+    let platform = options.layout.platform.clone();
+    ViewsOptions {
+        platform: platform.unwrap_or_else(Platform::host),
+        uid: options.uid,
+        gid: options.gid,
+        is_writable: mounted.as_ref().is_some_and(|mounted| mounted.is_writable),
+        mountpoint: mounted.map(|mounted| mounted.mountpoint),
+    }
 }
 
 /// Opens the layout at `path` to write to it, and clears what killed writers have left. What

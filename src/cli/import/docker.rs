@@ -17,7 +17,7 @@ use super::super::compress::Compress;
 use super::super::error::Refusal;
 use super::super::output::{self, Flow, printable};
 use super::super::problem::{self, Problem};
-use super::super::format;
+use super::super::{format, source};
 use super::{Arguments, collision, json_of, print, watched};
 
 /// Where Docker keeps everything unless it is told otherwise.
