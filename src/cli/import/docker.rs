@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use super::super::compress::Compress;
 use super::super::error::Refusal;
+use super::super::format;
 use super::super::output::{self, Flow, printable};
 use super::super::problem::{self, Problem};
-use super::super::{format, source};
 use super::{Arguments, collision, json_of, print, watched};
 
 /// Where Docker keeps everything unless it is told otherwise.
