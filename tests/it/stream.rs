@@ -584,13 +584,13 @@ fn what_lies_before_is_kept_for_those_who_come_from_behind() -> TestResult {
     blocks::improve(&table, &blob, 2 << 20);
     // The fourth span after a checkpoint within the frame.
     let ids = table.checkpoints().list.iter();
-    let id = ids.filter_map(|checkpoint| match checkpoint.restart {
+    let mut id = ids.filter_map(|checkpoint| match checkpoint.restart {
         Restart::Dictionary { end, .. } if end.0 >= checkpoint.span.0 + 4 => {
             Some(SpanId(checkpoint.span.0 + 3))
         }
         _ => None,
     });
-    let id = id.last().ok_or("no such checkpoint")?;
+    let id = id.next_back().ok_or("no such checkpoint")?;
     let start = table.start_of(id).0;
     // Memory, and the most and the least that is kept after a read, and after one before it.
     let rows = [(64 << 20, 2 * LEAST, 4 * LEAST), (512 << 10, 2 * LEAST, 0)];
