@@ -5,7 +5,7 @@
 //! ├── archives/<hex>                which bytes of an archive are which file
 //! ├── verdicts/<algorithm>-<hex>    that a file had its digest (see `verify`)
 //! └── toc/<algorithm>-<hex>         tables of contents of layers
-//!     └── .new-<process>-<number>   one that is being written
+//!     └── .new-<process>-<number>   one that is being written, where it needs a name for that
 //! ```
 //!
 //! Everything in it can be deleted at any time and is made again, the directory as well.
@@ -14,15 +14,15 @@
 //! over. That is looked at before each use, and what is used is what was looked at: a
 //! directory that was replaced meanwhile is another one.
 //!
-//! Files are written under a temporary name and renamed, without a sync: after a power
-//! cut a reader finds a file that its checks refuse, and the work is done again. What a
-//! process leaves behind that was killed while it wrote is removed by those that come
-//! later, once nobody has written to it for a while ([`ABANDONED`]); a writer that was
+//! Files are written without a name, or where that cannot be done under a temporary one, and
+//! renamed, without a sync: after a power cut a reader finds a file that its checks refuse,
+//! and the work is done again. What a process leaves behind that was killed while it wrote
+//! is removed by those that come later, once nobody has written to it for a while ([`ABANDONED`]); a writer that was
 //! only slow finds its file gone and keeps nothing.
 
 use std::fs::{File, FileTimes, Metadata};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +33,9 @@ use rustix::io::Errno;
 
 /// How a file that is being written is called.
 const TEMPORARY: &str = ".new-";
+
+/// Nobody else may read what is kept.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// How long a file that is being written may rest: writing one takes a second or two.
 const ABANDONED: Duration = Duration::from_secs(600);
@@ -278,7 +281,7 @@ impl CacheDir {
         buffered.flush()?;
         drop(buffered);
         let size = file.metadata()?.len();
-        temporary.rename_to(name)?;
+        temporary.rename_to(&file, name)?;
         Ok(size)
     }
 
@@ -425,39 +428,39 @@ impl Entry {
     }
 }
 
-/// A file that is being written, which goes with the value unless it was renamed.
+/// A file that is being written, which goes with the value unless it was renamed. Where the
+/// file system can do that it has no name until it is whole, so that a process that ends
+/// meanwhile leaves nothing behind.
 struct Temporary<'a> {
     dir: &'a OwnedFd,
-    name: String,
-    is_there: bool,
+    /// The name that it has, if it has one.
+    name: Option<String>,
 }
 
 impl<'a> Temporary<'a> {
     fn create(dir: &'a OwnedFd) -> io::Result<(File, Self)> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        loop {
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let name = format!("{TEMPORARY}{}-{number}", std::process::id());
-            match rustix::fs::openat(dir, &*name, flags, Mode::RUSR | Mode::WUSR) {
-                Ok(fd) => {
-                    let is_there = true;
-                    let temporary = Self {
-                        dir,
-                        name,
-                        is_there,
-                    };
-                    return Ok((fd.into(), temporary));
-                }
-                // Of a process that had our number before, or has it elsewhere.
-                Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match rustix::fs::openat(dir, ".", flags, MODE) {
+            Ok(fd) => Ok((fd.into(), Self { dir, name: None })),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => Self::create_named(dir),
+            Err(errno) => Err(errno.into()),
         }
     }
 
-    fn rename_to(mut self, name: &str) -> io::Result<()> {
-        let rename = || rustix::fs::renameat(self.dir, &*self.name, self.dir, name);
+    fn create_named(dir: &'a OwnedFd) -> io::Result<(File, Self)> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let (fd, name) = under_new_name(|name| rustix::fs::openat(dir, name, flags, MODE))?;
+        let name = Some(name);
+        Ok((fd.into(), Self { dir, name }))
+    }
+
+    /// Gives `file`, which is this one, its name for good.
+    fn rename_to(mut self, file: &File, name: &str) -> io::Result<()> {
+        let own = match self.name.take() {
+            Some(own) => own,
+            None => self.link(file)?,
+        };
+        let rename = || rustix::fs::renameat(self.dir, &*own, self.dir, name);
         let renamed = match rename() {
             // Somebody made a directory there: an empty one is in the way for nothing.
             Err(Errno::ISDIR) => {
@@ -465,17 +468,39 @@ impl<'a> Temporary<'a> {
             }
             other => other,
         };
-        self.is_there = renamed.is_err();
+        self.name = renamed.is_err().then_some(own);
         Ok(renamed?)
+    }
+
+    /// A name for a file that has none: one cannot be linked over another file.
+    fn link(&self, file: &File) -> io::Result<String> {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        let link = |name: &str| rustix::fs::linkat(CWD, &*path, self.dir, name, follow);
+        Ok(under_new_name(link)?.1)
+    }
+}
+
+/// Does `make` under a name for a temporary file that nobody has.
+fn under_new_name<T>(make: impl Fn(&str) -> Result<T, Errno>) -> Result<(T, String), Errno> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{TEMPORARY}{}-{number}", std::process::id());
+        match make(&name) {
+            // Of a process that had our number before, or has it elsewhere.
+            Err(Errno::EXIST) => {}
+            other => return Ok((other?, name)),
+        }
     }
 }
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        if self.is_there
-            && let Err(errno) = rustix::fs::unlinkat(self.dir, &*self.name, AtFlags::empty())
+        if let Some(name) = &self.name
+            && let Err(errno) = rustix::fs::unlinkat(self.dir, &**name, AtFlags::empty())
         {
-            log::debug!("{} is left behind: {errno}", self.name);
+            log::debug!("{name} is left behind: {errno}");
         }
     }
 }

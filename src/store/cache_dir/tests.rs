@@ -160,6 +160,26 @@ fn a_write_that_fails_leaves_nothing() -> TestResult {
 }
 
 #[test]
+fn with_and_without_a_name_files_are_written_alike() -> TestResult {
+    let (_dir, cache) = shelf()?;
+    store(&cache, "x", "before")?;
+    let handle = cache.handle()?;
+    for (is_named, text) in [(false, "unnamed"), (true, "named")] {
+        let (mut file, temporary) = match is_named {
+            false => Temporary::create(&handle)?,
+            true => Temporary::create_named(&handle)?,
+        };
+        file.write_all(text.as_bytes())?;
+        let has_name = temporary.name.is_some();
+        assert_eq!(names(&cache)?.len(), 1 + usize::from(has_name), "{text}");
+        temporary.rename_to(&file, "x")?;
+        assert_eq!(names(&cache)?, ["x"], "{text}");
+        assert_eq!(read(&cache, "x")?.as_deref(), Some(text));
+    }
+    Ok(())
+}
+
+#[test]
 fn what_killed_processes_left_goes_after_a_while() -> TestResult {
     let (dir, cache) = shelf()?;
     let now = SystemTime::now();
