@@ -11,8 +11,8 @@
 //! is in the segments around it. The sum of a gap's bytes is a CRC-64 ([`Crc64`]), most
 //! significant byte first.
 //!
-//! This is foreign data: a line has a largest length, and lines are read one by one, so
-//! memory does not grow with their number. Positions are not looked at, and neither are
+//! This is foreign data: a line has a largest length and few values, and lines are read one
+//! by one, so memory does not grow with their number. Positions are not looked at, and neither are
 //! members that have no meaning here: whether the whole is right shows the layer's DiffID.
 
 mod crc64;
@@ -26,6 +26,7 @@ use serde_json::Value;
 pub use crc64::Crc64;
 
 use crate::oci::json;
+use crate::oci::limits::Limit;
 
 /// The longest line, in bytes. Segments are headers: at most a few extension headers of a
 /// megabyte each; old versions also put all that follows the end of a tar in one of them.
@@ -121,7 +122,8 @@ impl<R: BufRead> Pieces<R> {
                 continue;
             }
             let line = self.number;
-            let value = json::parse(&self.line).map_err(|source| Error::Json { line, source })?;
+            let value = json::parse_within(&self.line, Limit::LineValues)
+                .map_err(|source| Error::Json { line, source })?;
             match piece(&value) {
                 Ok(None) => {}
                 Ok(piece) => return Ok(piece),
@@ -272,6 +274,7 @@ mod tests {
     #[test]
     fn lines_that_make_no_sense() {
         let long = format!(r#"{{"type":2,"payload":"{}"}}"#, "A".repeat(200));
+        let many = format!(r#"{{"type":2,"payload":"","x":[0{}]}}"#, ",0".repeat(64));
         let rows = [
             ("no JSON", "{\"type\":2", "line 1 is not right"),
             ("two values", "{}{}", "line 1 is not right"),
@@ -313,6 +316,7 @@ mod tests {
                 r#"{"type":1,"name":"a","size":1,"payload":"AA=="}"#,
                 "line 1 has a sum of another length",
             ),
+            ("many values", &many, "line 1 is not right"),
             ("long line", &long, "line 1 is over the limit of 200 bytes"),
             (
                 "the second",

@@ -28,6 +28,10 @@ pub const MAX_JSON_VALUES: u64 = 4_000_000;
 /// since any image can bring such a document; 40,000 entries of an index stay within.
 pub const MAX_DOCUMENT_VALUES: u64 = 500_000;
 
+/// The most values in a line of tar-split data. Lines are long for what their text holds,
+/// and have seven values at most.
+pub const MAX_LINE_VALUES: u64 = 64;
+
 /// The deepest nesting of arrays and objects in JSON. The specification needs five; each
 /// level takes some hundred bytes of a thread's stack.
 pub const MAX_JSON_DEPTH: usize = 128;
@@ -55,6 +59,8 @@ pub enum Limit {
     JsonValues,
     /// [`MAX_DOCUMENT_VALUES`].
     DocumentValues,
+    /// [`MAX_LINE_VALUES`].
+    LineValues,
     /// [`MAX_LAYERS`].
     Layers,
     /// [`MAX_INDEX_DEPTH`].
@@ -73,6 +79,7 @@ impl Limit {
             Self::LayoutFileSize => MAX_LAYOUT_FILE_SIZE,
             Self::JsonValues => MAX_JSON_VALUES,
             Self::DocumentValues => MAX_DOCUMENT_VALUES,
+            Self::LineValues => MAX_LINE_VALUES,
             Self::Layers => MAX_LAYERS,
             Self::IndexDepth => MAX_INDEX_DEPTH,
             Self::RefName => MAX_REF_NAME,
@@ -86,7 +93,7 @@ impl Limit {
             Self::DocumentSize => "LIMIT_DOCUMENT_SIZE",
             Self::IndexJsonSize => "LIMIT_INDEX_JSON_SIZE",
             Self::LayoutFileSize => "LIMIT_LAYOUT_FILE_SIZE",
-            Self::JsonValues | Self::DocumentValues => "LIMIT_JSON_VALUES",
+            Self::JsonValues | Self::DocumentValues | Self::LineValues => "LIMIT_JSON_VALUES",
             Self::Layers => "LIMIT_LAYERS",
             Self::IndexDepth => "LIMIT_INDEX_DEPTH",
             Self::RefName => "LIMIT_REF_NAME",
@@ -114,7 +121,7 @@ impl fmt::Display for Limit {
             Self::DocumentSize => "document size",
             Self::IndexJsonSize => "size of index.json",
             Self::LayoutFileSize => "size of oci-layout",
-            Self::JsonValues | Self::DocumentValues => "number of JSON values",
+            Self::JsonValues | Self::DocumentValues | Self::LineValues => "number of JSON values",
             Self::Layers => "number of layers",
             Self::IndexDepth => "nesting of image indexes",
             Self::RefName => "length of the ref name",
