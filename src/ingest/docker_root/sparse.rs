@@ -15,7 +15,7 @@ pub(super) struct Watch {
     parser: Option<Parser>,
     /// The last file whose header was complete.
     last: Option<Content>,
-    /// The last bytes that are no file's.
+    /// The last bytes that are no file's, until a file's come.
     segment: Vec<u8>,
     /// How many bytes there were.
     at: u64,
@@ -66,8 +66,10 @@ impl Watch {
         }
     }
 
-    /// What is stored of the file of `size` bytes that comes next.
-    pub(super) fn stored(&self, size: u64) -> Stored {
+    /// What is stored of the file of `size` bytes that comes next. Only the headers right
+    /// before it can say that its map is in the data: they are looked at once.
+    pub(super) fn stored(&mut self, size: u64) -> Stored {
+        let headers = std::mem::take(&mut self.segment);
         if self.parser.is_none() {
             return Stored::Whole;
         }
@@ -76,7 +78,7 @@ impl Watch {
                 Some(regions) if content.size == size => Stored::Regions(regions.clone()),
                 _ => Stored::Whole,
             },
-            _ if has_map_in_data(&self.segment) => Stored::Unknown,
+            _ if has_map_in_data(&headers) => Stored::Unknown,
             _ => Stored::Whole,
         }
     }
@@ -85,4 +87,18 @@ impl Watch {
 /// Whether the headers of a file say that its map comes with the data.
 fn has_map_in_data(headers: &[u8]) -> bool {
     headers.windows(IN_DATA.len()).any(|part| part == IN_DATA)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_looked_at_once() {
+        let mut watch = Watch::new(tar::Limits::default());
+        watch.segment(IN_DATA.to_vec());
+        assert_eq!(watch.stored(1), Stored::Unknown);
+        watch.feed(b"x");
+        assert_eq!(watch.stored(1), Stored::Whole, "nothing was announced");
+    }
 }
