@@ -61,6 +61,14 @@ struct State {
     is_removed: bool,
 }
 
+impl State {
+    /// See [`Drop::is_shown_elsewhere`].
+    fn is_shown_elsewhere(&self) -> bool {
+        let is_about = matches!(self.place.shelf, Shelf::Referrers(_));
+        is_about && !self.course.is_open() && matches!(self.course.stage(), Stage::Committed)
+    }
+}
+
 /// Where the bytes of a drop are.
 #[derive(Debug, Default)]
 enum Bytes {
@@ -189,9 +197,7 @@ impl Drop {
 
     /// Whether it is a receipt for something that is listed in its place already.
     pub(super) fn is_shown_elsewhere(&self) -> bool {
-        let state = self.state.lock();
-        let is_about = matches!(state.place.shelf, Shelf::Referrers(_));
-        is_about && !state.course.is_open() && matches!(state.course.stage(), Stage::Committed)
+        self.state.lock().is_shown_elsewhere()
     }
 
     /// Size and time.
@@ -476,14 +482,19 @@ impl Drop {
         true
     }
 
-    /// Forgets a receipt that nothing lists, after a while.
+    /// Forgets a receipt that nothing lists, after a while; never the drop of a writer that
+    /// opens it meanwhile.
     pub(super) fn expire_receipt(self: &Arc<Self>, now: Instant) {
-        let idle = now.saturating_duration_since(self.state.lock().touched);
-        if idle > UNLISTED_RECEIPT && self.is_shown_elsewhere() {
-            let place = self.place();
-            self.remove();
-            self.dropbox.take_out(&place, self);
+        let mut state = self.state.lock();
+        let idle = now.saturating_duration_since(state.touched);
+        if idle <= UNLISTED_RECEIPT || !state.is_shown_elsewhere() {
+            return;
         }
+        let place = state.place.clone();
+        self.clear_name(&mut state);
+        self.clear(&mut state);
+        drop(state);
+        self.dropbox.take_out(&place, self);
     }
 
     /// Commits what is there, if the name asks for it.
