@@ -68,7 +68,7 @@ impl Ingest {
     ) -> Result<Report, Error> {
         let Images { entries, blobs } = self.images(root, images, compression, Purpose::Measure)?;
         let blob = |(digest, made): (Digest, Made)| BlobReport {
-            is_new: !self.writer.is_present(&digest),
+            is_new: self.writer.would_store(&digest),
             size: made.size,
             digest,
         };

@@ -3,12 +3,15 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 
 use ocifs::ingest::docker_root::{self, DockerRoot};
 use ocifs::ingest::{Error, ErrorClass, Ingest, IngestOptions, Kind, Limits, Report};
 use ocifs::oci::Digest;
 use ocifs::oci::media_type::LayerCompression;
 use ocifs::store::layout::refs::Collision;
+use ocifs::store::layout::writer::Sharing;
+use ocifs::store::{Layout, LayoutWriter, Verdicts};
 use ocifs::stream;
 use serde_json::{Value, json};
 
@@ -375,6 +378,31 @@ fn several_images_share_their_layers() -> TestResult {
     let refused = import(&ingest(&other), &store, &called, LayerCompression::Zstd);
     assert_eq!(refused.map(drop).map_err(|e| e.code()), Err("REF_EXISTS"));
     assert_eq!(Fingerprint::of(other.path()), before);
+    Ok(())
+}
+
+/// Also of what a directory has that the layout shares.
+#[test]
+fn a_measure_says_what_an_import_writes() -> TestResult {
+    let mut store = DockerStore::new();
+    let image = store.image(&[&rich()]);
+    store.name("app:1", &image.id);
+    let other = TestLayout::new();
+    import(&ingest(&other), &store, &["app:1"], LayerCompression::Gzip)?;
+    let shared = [other.path().join("blobs")];
+    let new = |report: &Report| report.blobs.iter().filter(|blob| blob.is_new).count();
+    for (sharing, expected) in [(Sharing::Refer, 0), (Sharing::Copy, 3)] {
+        let layout = TestLayout::new();
+        let opened = Layout::open(layout.path(), &shared)?;
+        let writer = LayoutWriter::open(&opened, Arc::new(Verdicts::new(None)))?;
+        let ingest = Ingest::new(writer.sharing(sharing), IngestOptions::default());
+        let root = DockerRoot::open(store.path())?;
+        let images = [root.image("app:1")?];
+        let measured = ingest.measure_docker_images(&root, &images, LayerCompression::Gzip)?;
+        assert_eq!(new(&measured), expected, "{sharing:?}");
+        let report = import(&ingest, &store, &["app:1"], LayerCompression::Gzip)?;
+        assert_eq!(new(&report), expected, "{sharing:?}");
+    }
     Ok(())
 }
 

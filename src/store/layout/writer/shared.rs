@@ -104,6 +104,16 @@ impl LayoutWriter {
         self.is_present(digest) || self.shared.iter().any(is_shared)
     }
 
+    /// Whether publishing the blob would write it into the layout, if what has its name is
+    /// sound.
+    #[must_use]
+    pub fn would_store(&self, digest: &Digest) -> bool {
+        match self.sharing {
+            Sharing::Copy => !self.is_present(digest),
+            Sharing::Refer => !self.is_in_reach(digest),
+        }
+    }
+
     /// A blob that is to be published and is there already: the layout's own or, unless
     /// copies are wanted, that of a shared directory.
     pub(super) fn find_stored(
