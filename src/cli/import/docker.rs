@@ -30,8 +30,8 @@ const SHORT_ID: usize = "sha256:".len() + 12;
 #[derive(Debug, Args)]
 #[group(id = "docker_store", multiple = true)]
 pub(super) struct Options {
-    /// Take images out of Docker's own store, which need not run: each FILE is the name or id
-    /// of an image.
+    /// Take images out of Docker's own store, which need not run: each SOURCE is the name or
+    /// id of an image.
     #[arg(long)]
     docker: bool,
     /// The same, from the store in this directory instead of /var/lib/docker.
@@ -43,10 +43,13 @@ pub(super) struct Options {
 #[derive(Debug, Args)]
 pub(super) struct Choices {
     /// List the images of Docker's store, and import nothing.
-    #[arg(long, requires = "docker_store", conflicts_with_all = ["name", "allow_delete", "dry_run", "compress", "layout"])]
+    #[arg(long, requires = "docker_store", conflicts_with_all = [
+        "name", "allow_delete", "dry_run", "compress", "layout", "create", "shared_blobs",
+        "copy_shared",
+    ])]
     pub(super) list: bool,
     /// Say which digests and sizes would come of it, and write nothing.
-    #[arg(long, requires = "docker_store")]
+    #[arg(long, requires = "docker_store", conflicts_with = "create")]
     pub(super) dry_run: bool,
     /// How the layers out of Docker's store are stored.
     #[arg(
