@@ -194,6 +194,12 @@ fn attached(arguments: &Arguments, subject: &OsStr) -> anyhow::Result<Vec<Wanted
             "standard input has no name that an artifact could have as its title: give a file",
         ));
     }
+    if let Some(directory) = arguments.files.iter().find(|file| file.is_dir()) {
+        return Err(Refusal::usage(format!(
+            "{} is a directory, which cannot become an artifact: give a file",
+            printable(directory.as_os_str().as_bytes())
+        )));
+    }
     let unknown = || MediaType::new(UNKNOWN_ARTIFACT);
     let attachment = Attachment {
         subject: subject::find(arguments.layout()?, subject)?,

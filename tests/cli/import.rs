@@ -404,7 +404,8 @@ fn files_become_artifacts_about_an_image() {
     assert_eq!(entry["artifactType"], "application/vnd.unknown.artifact.v1");
 
     let before = Fingerprint::of(sample.layout.path());
-    let rows: [(&str, &[&str], i32); 7] = [
+    let rows: [(&str, &[&str], i32); 8] = [
+        ("a directory", &["/", "--subject", "app:1"], 2),
         ("no such ref", &[&sbom, "--subject", "none"], 1),
         ("no image", &[&sbom, "--subject", "multi"], 1),
         (
@@ -512,7 +513,20 @@ fn dockers_store_is_refused_with_reasons() {
     let layout = sample.layout.path().to_str().unwrap();
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
-    let rows: [(&str, &[&str], i32, &str); 8] = [
+    let missing = format!("{empty}/layout");
+    let rows: [(&str, &[&str], i32, &str); 10] = [
+        (
+            "a dry run that makes a layout",
+            &["--docker-root", root, "--dry-run", "--create", &missing, "app:1"],
+            2,
+            "--create",
+        ),
+        (
+            "a list that makes a layout",
+            &["--docker-root", root, "--list", "--create"],
+            2,
+            "--create",
+        ),
         (
             "no store",
             &["--docker-root", empty, layout, "app:1"],
