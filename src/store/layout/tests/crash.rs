@@ -18,6 +18,7 @@ use crate::store::layout::index::draft::Draft;
 use crate::store::layout::index::update::Basis;
 use crate::store::layout::refs::{self, Collision, Refusal};
 use crate::store::layout::writer::{Error, LayoutWriter, Sharing, StoredBlob};
+use crate::store::verify;
 
 const EMPTY: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
 const OLD: &[u8] = br#"{"old":true,"padding":"so that it is torn in pieces"}"#;
@@ -436,6 +437,30 @@ fn a_shared_blob_that_is_removed_meanwhile_is_kept() -> Result<(), Fault> {
         publish(&writer, "new", &blob)?;
         assert_eq!(names_of(&disk)?, ["new", "old"]);
         assert_eq!(disk.read(&blob_path(NEW))?, NEW);
+    }
+    Ok(())
+}
+
+/// What somebody has written to before it went is not what was verified.
+#[test]
+fn a_shared_blob_that_is_written_to_and_removed_is_refused() -> Result<(), Fault> {
+    for (name, bytes, offset) in [
+        ("written over", &b"X"[..], 0),
+        ("written on", &b"X"[..], NEW.len() as u64),
+    ] {
+        let disk = SimulatedDisk::default();
+        with_shared(&disk)?;
+        let writer = writer(&disk);
+        let blob = writer.hold(&Digest::of(NEW), NEW.len() as u64)?;
+        disk.open(&shared_path(NEW))?.write_at(bytes, offset)?;
+        disk.unlink(&shared_path(NEW))?;
+        let refused = publish(&writer, "new", &blob);
+        assert!(
+            matches!(refused, Err(Error::Blob(verify::Error::Changed { .. }))),
+            "{name}: {refused:?}"
+        );
+        assert_eq!(names_of(&disk)?, ["old"], "{name}");
+        assert!(disk.read(&blob_path(NEW)).is_err(), "{name}");
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ pub use sealed::SealedBlob;
 
 use super::{Error, LayoutWriter, SharedDirectory, Temporary};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
+use crate::store::blob::Identity;
 use crate::store::disk::DiskFile;
 use crate::store::source::ReadAt;
 use crate::store::verify::Verdict;
@@ -41,8 +42,9 @@ pub struct StoredBlob {
 enum Origin {
     /// It is in the layout.
     Layout,
-    /// It is in this shared directory, and nowhere else.
-    Shared(SharedDirectory),
+    /// It is in this shared directory, and nowhere else; and which file it was, in which
+    /// state, when it was verified.
+    Shared(SharedDirectory, Identity),
     /// It was copied from a shared directory, and gets its name before an index names it.
     Copy(SealedBlob),
 }
@@ -57,9 +59,9 @@ impl StoredBlob {
         }
     }
 
-    /// The same blob, which is in a shared directory.
-    pub(super) fn of(self, directory: SharedDirectory) -> Self {
-        let origin = Origin::Shared(directory);
+    /// The same blob, which is in a shared directory, and was this file when it was verified.
+    pub(super) fn of(self, directory: SharedDirectory, identity: Identity) -> Self {
+        let origin = Origin::Shared(directory, identity);
         Self { origin, ..self }
     }
 
@@ -99,7 +101,7 @@ impl StoredBlob {
 
     pub(super) fn shared(&self) -> Option<&SharedDirectory> {
         match &self.origin {
-            Origin::Shared(directory) => Some(directory),
+            Origin::Shared(directory, _) => Some(directory),
             Origin::Layout | Origin::Copy(_) => None,
         }
     }
@@ -107,8 +109,18 @@ impl StoredBlob {
     pub(super) fn copy(&self) -> Option<&SealedBlob> {
         match &self.origin {
             Origin::Copy(copy) => Some(copy),
-            Origin::Layout | Origin::Shared(_) => None,
+            Origin::Layout | Origin::Shared(..) => None,
         }
+    }
+
+    /// Whether somebody has written to it in its shared directory since it was verified. The
+    /// change time does not tell: it moves also when the file loses its name.
+    pub(super) fn was_written_to(&self) -> io::Result<bool> {
+        let Origin::Shared(_, verified) = &self.origin else {
+            return Ok(false);
+        };
+        let now = self.file.status()?.identity;
+        Ok((now.size, now.mtime) != (verified.size, verified.mtime))
     }
 
     pub(in crate::store::layout) fn file(&self) -> &dyn DiskFile {

@@ -292,14 +292,15 @@ impl LayoutWriter {
         Ok(StoredBlob::new(digest.clone(), size, file.into()))
     }
 
-    /// Sees that `file`, which messages call `path`, holds `digest` in `size` bytes.
+    /// Sees that `file`, which messages call `path`, holds `digest` in `size` bytes; which
+    /// file it is, in which state.
     fn check(
         &self,
         file: &dyn DiskFile,
         digest: &Digest,
         size: u64,
         path: &Path,
-    ) -> Result<(), Error> {
+    ) -> Result<Identity, Error> {
         let status = file.status().map_err(|source| Error::Io {
             action: "stat",
             path: path.to_owned(),
@@ -321,7 +322,7 @@ impl LayoutWriter {
             });
         }
         match self.verdict(file, digest)? {
-            Verdict::Sound => Ok(()),
+            Verdict::Sound => Ok(status.identity),
             Verdict::Damaged { actual } => Err(Error::DigestMismatch {
                 expected: digest.clone(),
                 actual,
@@ -373,15 +374,15 @@ impl LayoutWriter {
             return Ok(());
         }
         log::warn!("{path} was removed before the index named it, and is put back");
-        let restored = self
-            .make_directories(disk::parent(&path))
-            .and_then(|()| self.restore(blob, &path));
-        restored.map_err(|source| self.io("restore", &path, source))
+        let made = self.make_directories(disk::parent(&path));
+        made.map_err(|source| self.io("restore", &path, source))?;
+        self.restore(blob, &path)
     }
 
     /// Links the open file again; a file that has lost its last name may have to be
     /// copied, since only one that never had a name can be linked from none.
-    fn restore(&self, blob: &StoredBlob, path: &str) -> io::Result<()> {
+    fn restore(&self, blob: &StoredBlob, path: &str) -> Result<(), Error> {
+        let failed = |source| self.io("restore", path, source);
         // A file of somebody else may be written to, under whatever name.
         if !blob.is_shared() {
             let linked = disk::publish(&*self.disk, blob.file(), disk::Publication::Link, path);
@@ -389,12 +390,17 @@ impl LayoutWriter {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // Somebody else has put it back.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-                other => return other,
+                other => return other.map_err(failed),
             }
         }
-        let mut copy = Temporary::create(&self.disk, disk::parent(path))?;
-        copy_all(blob.file(), copy.file())?;
-        copy.publish(path)
+        let mut copy = Temporary::create(&self.disk, disk::parent(path)).map_err(failed)?;
+        copy_all(blob.file(), copy.file()).map_err(failed)?;
+        // Before the copy has its name: what was verified must be what is there.
+        if blob.was_written_to().map_err(failed)? {
+            let digest = blob.digest().clone();
+            return Err(verify::Error::Changed { digest }.into());
+        }
+        copy.publish(path).map_err(failed)
     }
 
     /// What is known of the existing file at `path`, which should hold `digest` in `size`

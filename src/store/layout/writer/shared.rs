@@ -160,12 +160,12 @@ impl LayoutWriter {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(|source| directory.io("open", &path, source))?,
             };
-            self.check(&*file, digest, size, &directory.path.join(&path))?;
+            let identity = self.check(&*file, digest, size, &directory.path.join(&path))?;
             directory
                 .settle(&*file, &path)
                 .map_err(|source| directory.io("sync", &path, source))?;
             let stored = StoredBlob::new(digest.clone(), size, file.into());
-            return Ok(stored.of(directory.clone()));
+            return Ok(stored.of(directory.clone(), identity));
         }
         Err(layout::Error::BlobMissing {
             digest: digest.clone(),
@@ -181,7 +181,10 @@ impl LayoutWriter {
             let len = blob
                 .file()
                 .read_at(&mut buf, copy.size())
-                .map_err(|source| self.io("read", &blobs::path(blob.digest()), source))?;
+                .map_err(|source| match blob.shared() {
+                    Some(directory) => directory.io("read", &blobs::below(blob.digest()), source),
+                    None => self.io("read", &blobs::path(blob.digest()), source),
+                })?;
             if len == 0 {
                 break;
             }
