@@ -161,7 +161,10 @@ impl Ingest {
         };
         thread::scope(|scope| {
             for _ in 1..AT_ONCE.min(layers.len()) {
-                scope.spawn(work);
+                let helper = thread::Builder::new().name("rebuild".into());
+                if let Err(error) = helper.spawn_scoped(scope, work) {
+                    log::debug!("no thread to make layers on: {error}");
+                }
             }
             work();
         });
