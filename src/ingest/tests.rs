@@ -1,10 +1,13 @@
 //! Imports of every kind are put to the trial: the power is cut after every step, and every
 //! call fails once.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::sync::Arc;
 
+use super::walk::{Stock, Walk, Wholeness};
 use super::*;
+use crate::oci::{Descriptor, MediaType};
 use crate::store::Verdicts;
 use crate::store::disk::simulated::SimulatedDisk;
 use crate::store::disk::simulated::sight::Sight;
@@ -144,5 +147,31 @@ fn nothing_is_there_before_the_commit() -> TestResult {
         drop(prepared);
         assert_eq!(disk.fingerprint(), before, "{}", sample.kind.name());
     }
+    Ok(())
+}
+
+/// A stock that has a blob only when it is asked for it again, as one that saw it in the
+/// layout before.
+struct Late(Cell<usize>);
+
+impl Stock for Late {
+    fn find(&self, descriptor: &Descriptor) -> Result<Option<(String, Held)>, Error> {
+        self.0.set(self.0.get() + 1);
+        let found = (descriptor.digest.to_string(), Held::text("x"));
+        Ok((self.0.get() > 1).then_some(found))
+    }
+}
+
+#[test]
+fn what_the_layout_loses_meanwhile_is_asked_for_again() -> TestResult {
+    let disk = SimulatedDisk::default();
+    disk.put("index.json", samples::EMPTY)?;
+    let (writer, stock) = (writer(&disk), Late(Cell::new(0)));
+    let media_type = MediaType::new("application/octet-stream");
+    let descriptor = Descriptor::new(media_type, Digest::of(b"x"), 1);
+    let mut walk = Walk::new(&writer, &stock, Wholeness::PerIndex, 1);
+    walk.enter(&descriptor)?;
+    assert!(walk.finish().new.contains_key(&descriptor.digest));
+    assert_eq!(stock.0.get(), 2);
     Ok(())
 }

@@ -269,17 +269,7 @@ impl<'a> Walk<'a> {
                 limit: self.max_blobs,
             });
         }
-        if let Some((what, held)) = self.stock.find(descriptor)? {
-            check_size(descriptor, ReadAt::size(&held))?;
-            let actual = held.digest_like(digest)?;
-            if actual != *digest {
-                return Err(Error::DigestMismatch {
-                    what,
-                    expected: digest.clone(),
-                    actual,
-                });
-            }
-            self.new.insert(actual, held);
+        if self.take(descriptor)? {
             return Ok(Outcome::Whole);
         }
         match self.writer.hold(digest, descriptor.size) {
@@ -287,11 +277,34 @@ impl<'a> Walk<'a> {
                 self.stored.insert(digest.clone(), stored);
                 Ok(Outcome::Whole)
             }
+            // The stock does not give what the layout has, and somebody may have removed it
+            // since the stock has looked.
             Err(writer::Error::Layout(layout::Error::BlobMissing { digest })) => {
-                Ok(Outcome::Lacks(digest))
+                match self.take(descriptor)? {
+                    true => Ok(Outcome::Whole),
+                    false => Ok(Outcome::Lacks(digest)),
+                }
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Takes the blob of `descriptor` from the stock; whether it is there.
+    fn take(&mut self, descriptor: &Descriptor) -> Result<bool, Error> {
+        let Some((what, held)) = self.stock.find(descriptor)? else {
+            return Ok(false);
+        };
+        check_size(descriptor, ReadAt::size(&held))?;
+        let actual = held.digest_like(&descriptor.digest)?;
+        if actual != descriptor.digest {
+            return Err(Error::DigestMismatch {
+                what,
+                expected: descriptor.digest.clone(),
+                actual,
+            });
+        }
+        self.new.insert(actual, held);
+        Ok(true)
     }
 }
 
