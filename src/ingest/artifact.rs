@@ -24,23 +24,23 @@ const EMPTY: (&str, &str) = ("{}", "e30=");
 
 /// What an artifact says of itself.
 #[derive(Debug, Clone)]
-pub struct ArtifactOptions {
+pub(super) struct ArtifactOptions {
     /// Its name, if it has one.
-    pub name: Option<RefName>,
+    name: Option<RefName>,
     /// The name of the file.
-    pub title: String,
+    title: String,
     /// What kind of artifact it is.
-    pub artifact_type: MediaType,
+    artifact_type: MediaType,
     /// What the file is.
-    pub media_type: MediaType,
+    media_type: MediaType,
     /// The manifest that it is about.
-    pub subject: Option<Descriptor>,
+    subject: Option<Descriptor>,
 }
 
 impl ArtifactOptions {
     /// An artifact of a file of which no more than its name is known.
     #[must_use]
-    pub fn of_file(name: &Name) -> Self {
+    pub(super) fn of_file(name: &Name) -> Self {
         Self {
             name: match &name.target {
                 Target::Ref(name) => Some(name.clone()),
@@ -55,7 +55,7 @@ impl ArtifactOptions {
 
     /// An artifact of this type that is about `subject`, without a name of its own.
     #[must_use]
-    pub fn referrer(artifact_type: MediaType, title: &str, subject: Descriptor) -> Self {
+    pub(super) fn referrer(artifact_type: MediaType, title: &str, subject: Descriptor) -> Self {
         Self {
             name: None,
             title: title.to_owned(),

@@ -6,7 +6,9 @@
 //!                  │               └── layer ──────────┼─> Prepared ──> Published ──> index
 //!                  ├── manifest or index ──────────────┤        publish      update
 //!                  └── anything else: artifact ────────┤
-//!   Docker's own store ────────────────────────────────┘
+//!   Docker's own store ────────────────────────────────┤
+//!   images of another layout ──────────────────────────┤
+//!   descriptor ────────────────────────────────────────┘
 //! ```
 //!
 //! What something becomes hangs on its content, never on its name: the table is in the
@@ -20,6 +22,8 @@
 //!   and copies it unless it is an archive.
 //! - [`Ingest::prepare_docker_images`] takes images from where Docker itself keeps them
 //!   ([`docker_root`]).
+//! - [`Ingest::prepare_layout`] copies images of another layout, with all that they lead to;
+//!   [`Ingest::prepare_described`] makes an entry of a descriptor as it is.
 //! - [`Prepared`] is what is right, and nothing of it is in the layout; [`Published`] has
 //!   its blobs there.
 //! - [`Ingest::commit`] does the rest in one update of the index. Who commits many things
@@ -49,7 +53,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
-pub use artifact::{ArtifactOptions, UNKNOWN_ARTIFACT};
+pub use artifact::UNKNOWN_ARTIFACT;
 pub use error::{Error, ErrorClass};
 pub use name::{Attachment, Name, Target};
 pub use prepared::{BlobReport, Image, Kind, Prepared, Published, Report};
@@ -63,6 +67,7 @@ use crate::store::progress::Unwatched;
 use crate::store::{LayoutWriter, Progress, ReadAt};
 use crate::stream::Compression;
 use crate::{stream, tar};
+use artifact::ArtifactOptions;
 use collect::Extent;
 use held::Held;
 use scan::{Hashing, Scanned};
@@ -208,18 +213,6 @@ impl Ingest {
         }
         // Its bytes are told of when it is scanned.
         self.prepare(self.copy(source, &Unwatched)?, name)
-    }
-
-    /// Gets ready an artifact, whatever `received` holds.
-    ///
-    /// # Errors
-    /// [`Error::Document`] if `options` make no entry that can be read.
-    pub fn prepare_artifact(
-        &self,
-        received: SealedBlob,
-        options: &ArtifactOptions,
-    ) -> Result<Prepared, Error> {
-        self.artifact(received, options)
     }
 
     /// Brings in what was prepared: sees whether the index takes it, publishes the blobs,

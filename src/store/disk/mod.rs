@@ -5,9 +5,11 @@
 //! simulated one of the tests keeps a durable and a volatile state in memory. Paths are
 //! relative to the layout; nothing is ever reached through a symbolic link.
 //!
-//! [`publish`] or [`place`] and one sync of the directory, and [`publish_in_place_of`] where
-//! what was there may still change, are the ways in which a finished file gets its final name. What they promise: once one has returned, a power cut leaves the file whole under that name;
-//! before, there is what was there.
+//! A finished file gets its final name by [`publish`], by [`place`] and one sync of the
+//! directory for several files, or by [`publish_in_place_of`] where what was there may still
+//! change. Once [`publish`], that sync or [`publish_in_place_of`] has returned, a power cut
+//! leaves the file whole under that name; before, also between [`place`] and the sync, it
+//! leaves the file whole there, or what was there before.
 
 mod real;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ocifs::ingest::{ArtifactOptions, Ingest, IngestOptions, Kind};
+use ocifs::ingest::{Attachment, Ingest, IngestOptions, Kind, Name};
 use ocifs::oci::{Descriptor, Digest, MediaType};
 use ocifs::store::layout::refs::Collision;
 use serde_json::{Value, json};
@@ -167,8 +167,11 @@ fn an_artifact_about_another_manifest() -> TestResult {
     let mut blob = writer.blob()?;
     blob.write_all(b"{}")?;
     let artifact_type = MediaType::new("application/spdx+json");
-    let options = ArtifactOptions::referrer(artifact_type, "sbom.json", subject);
-    let prepared = ingest.prepare_artifact(blob.seal()?, &options)?;
+    let attachment = Attachment {
+        subject,
+        artifact_type,
+    };
+    let prepared = ingest.prepare(blob.seal()?, &Name::attached(b"sbom.json", attachment))?;
     ingest.commit(prepared, Collision::Refuse)?;
     verify_layout(layout.path());
     let entry = layout.entries().pop().ok_or("an entry")?;
