@@ -517,7 +517,14 @@ fn dockers_store_is_refused_with_reasons() {
     let rows: [(&str, &[&str], i32, &str); 10] = [
         (
             "a dry run that makes a layout",
-            &["--docker-root", root, "--dry-run", "--create", &missing, "app:1"],
+            &[
+                "--docker-root",
+                root,
+                "--dry-run",
+                "--create",
+                &missing,
+                "app:1",
+            ],
             2,
             "--create",
         ),

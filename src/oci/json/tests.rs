@@ -105,11 +105,7 @@ fn errors_say_what_and_where() {
 
 #[test]
 fn values_are_counted() {
-    for limit in [
-        Limit::JsonValues,
-        Limit::DocumentValues,
-        Limit::LineValues,
-    ] {
+    for limit in [Limit::JsonValues, Limit::DocumentValues, Limit::LineValues] {
         let items = usize::try_from(limit.value()).expect("it fits");
         let list = |items: usize| format!("[{}0]", "0,".repeat(items - 1));
         assert!(parse_within(list(items - 1).as_bytes(), limit).is_ok());
