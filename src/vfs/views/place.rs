@@ -17,6 +17,10 @@ pub(super) struct Place {
     names: Arc<Names>,
     /// What was gone through by `referrers/` to get here.
     gone_through: Arc<Vec<Digest>>,
+    /// How many `referrers/` that were.
+    steps: usize,
+    /// Whether it is below `platforms/` of what is itself in `referrers/`.
+    is_aside: bool,
 }
 
 impl Place {
@@ -43,11 +47,12 @@ impl Place {
         &self.names
     }
 
-    /// This place, gone to through what `digests` name.
+    /// This place, gone to through `referrers/` of what `digests` name.
     #[must_use]
     pub(super) fn through(mut self, digests: &[Digest]) -> Self {
         let all = self.gone_through.iter().chain(digests).cloned();
         self.gone_through = Arc::new(all.collect());
+        self.steps += 1;
         self
     }
 
@@ -55,6 +60,18 @@ impl Place {
     #[must_use]
     pub(super) fn gone_through(&self) -> &[Digest] {
         &self.gone_through
+    }
+
+    /// How many `referrers/` were gone through to get here.
+    #[must_use]
+    pub(super) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Whether it is below `platforms/` of what is itself in `referrers/`.
+    #[must_use]
+    pub(super) fn is_aside(&self) -> bool {
+        self.is_aside
     }
 
     /// The place called `name` in this one.
@@ -69,6 +86,7 @@ impl Place {
     #[must_use]
     pub(super) fn nested(mut self) -> Self {
         self.nesting += 1;
+        self.is_aside |= self.steps > 0;
         self
     }
 

@@ -57,10 +57,12 @@ pub(super) struct Edges {
 }
 
 impl Edges {
-    /// Everything that is about `subject`; the same thing several times, perhaps.
+    /// Everything that is about `subject`, what only tags say among it where `by_tag`; the
+    /// same thing several times, perhaps.
     pub(super) fn about<'a>(
         &'a self,
         subject: &'a Digest,
+        by_tag: bool,
     ) -> impl Iterator<Item = &'a Arc<Referrer>> {
         let (algorithm, encoded) = (subject.algorithm_name(), subject.encoded());
         let cut = &encoded[..encoded.len().min(TAG_LEN)];
@@ -70,6 +72,7 @@ impl Edges {
         }
         let tagged = tags
             .into_iter()
+            .filter(move |_| by_tag)
             .filter_map(move |tag| self.by_tag.get(&tag));
         let tagged = tagged.flatten().filter(move |referrer| {
             let said = referrer.subject.as_ref();

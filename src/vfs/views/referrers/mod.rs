@@ -9,8 +9,11 @@
 //! For an image index these are what is about the index, and what is about the manifest that
 //! its top shows. A listing reads documents, each once ([`edges`]), and no other blob.
 //!
-//! Tags can make two manifests be about each other. So what was gone through on the way here
-//! is not shown again, and no way is longer than [`MAX_NESTING`].
+//! What is about what by `subject` is a forest. Tags can make every manifest be about every
+//! other one, and indexes can list what is about others: few documents, and more ways from one
+//! to the next than anybody can go. So what was gone through on the way here is not shown
+//! again, no way is longer than [`MAX_NESTING`], tags are believed for [`MAX_BY_TAG`] of its
+//! steps, and what an index in `referrers/` lists has no `referrers/` there.
 //!
 //! Where files are taken in, one that is written into the directory of a type becomes an
 //! artifact of that type about the image. What takes it in is not known here: see
@@ -38,9 +41,14 @@ use crate::vfs::writable::{
     AttrChange, Caller, Created, NewNode, OpenMode, Removal, RenameMode, Room, Writable, XattrMode,
 };
 
-/// How many manifests and indexes may be gone through, each about the one before. Signatures
-/// of bills of material have two; what is further away is found by its digest.
-const MAX_NESTING: usize = 16;
+/// How many manifests and indexes may be gone through, each about the one before; an index
+/// and what its top shows are two. To the signature of a bill of materials of an image it is
+/// two, of an index three; what is further away is found by its digest.
+const MAX_NESTING: usize = 4;
+
+/// How many `referrers/` on one way believe tags. In those further in there is only what says
+/// itself what it is about.
+const MAX_BY_TAG: usize = 2;
 
 /// What takes in files that are about a manifest, of one artifact type.
 pub type Attach = Box<dyn Fn(&Descriptor, &MediaType) -> Arc<dyn Writable> + Send + Sync>;
@@ -67,7 +75,8 @@ pub(super) fn directory(
         digests.push(descriptor.digest.clone());
     }
     let place = place.below(b"referrers").through(&digests);
-    (place.gone_through().len() <= MAX_NESTING).then(|| Child {
+    let is_near = place.gone_through().len() <= MAX_NESTING && !place.is_aside();
+    is_near.then(|| Child {
         name: b"referrers".to_vec(),
         node: Arc::new(ReferrersDir(About {
             views: views.clone(),
@@ -105,10 +114,11 @@ impl About {
 
     /// All that is shown, some of it twice perhaps.
     fn referrers<'a>(&'a self, edges: &'a Edges) -> impl Iterator<Item = &'a Arc<Referrer>> {
+        let by_tag = self.place.steps() <= MAX_BY_TAG;
         let all = self
             .digests
             .iter()
-            .flat_map(move |digest| edges.about(digest));
+            .flat_map(move |digest| edges.about(digest, by_tag));
         let gone_through = self.place.gone_through();
         all.filter(move |referrer| !gone_through.contains(&referrer.descriptor.digest))
     }
