@@ -30,6 +30,10 @@ use crate::vfs::node::Name;
 /// most in practice.
 const MAX_LEVELS: usize = 128;
 
+/// The most directories of one artifact. A title that needs more of them is one name, with
+/// each `/` as `%2F`: a manifest of a megabyte could have half a million.
+const MAX_DIRECTORIES: usize = 16_384;
+
 /// How many digits of a digest tell apart files of one title.
 const HASH_LEN: usize = 12;
 
@@ -61,8 +65,16 @@ impl Level {
                 None => {}
             }
         }
-        for (_, (directories, _)) in &titled {
-            root.directory(directories);
+        let mut room = MAX_DIRECTORIES;
+        for (number, (directories, name)) in &mut titled {
+            let needed = root.missing(directories);
+            if needed <= room {
+                room -= needed;
+                root.directory(directories);
+            } else {
+                directories.clear();
+                *name = title(&layers[*number]).map(names::part).unwrap_or_default();
+            }
         }
         let mut displaced = Vec::new();
         for (number, (directories, name)) in &titled {
@@ -88,9 +100,26 @@ impl Level {
         root
     }
 
+    /// What is called so.
+    pub(super) fn get(&self, name: &[u8]) -> Option<&Shown> {
+        self.0.get(name)
+    }
+
     /// What is in it, by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Name, &Shown)> {
         self.0.iter()
+    }
+
+    /// How many directories of `path` are not there yet.
+    fn missing(&self, path: &[Name]) -> usize {
+        let mut level = self;
+        for (at, name) in path.iter().enumerate() {
+            match level.get(name) {
+                Some(Shown::Directory(below)) => level = below,
+                _ => return path.len() - at,
+            }
+        }
+        0
     }
 
     /// The directory at `path`, made where it is not there. Files come after all

@@ -221,6 +221,36 @@ fn many_levels_and_many_equal_titles() {
     assert!(took < std::time::Duration::from_secs(2), "took {took:?}");
 }
 
+/// How many directories are below `level`.
+fn directories(level: &Level) -> usize {
+    let below = level.iter().map(|(_, shown)| match shown {
+        Shown::File(_) => 0,
+        Shown::Directory(below) => 1 + directories(below),
+    });
+    below.sum()
+}
+
+#[test]
+fn many_directories() {
+    let deep = |number: usize| format!("{number}{}/x", "/d".repeat(126));
+    let mut titles: Vec<String> = (0..600).map(deep).collect();
+    // What needs no more of them is a path all the same.
+    titles.push("0/d/y".to_owned());
+    let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+    let level = Level::of(&titled(&titles));
+    let fit = MAX_DIRECTORIES / 127;
+    assert_eq!(directories(&level), fit * 127);
+    let found = paths(&level);
+    assert_eq!(found.len(), titles.len());
+    assert_eq!(found[fit - 1].0, deep(fit - 1));
+    assert!(
+        found[fit].0.starts_with(&format!("{fit}%2Fd%2Fd")),
+        "{}",
+        found[fit].0
+    );
+    assert_eq!(found[600].0, "0/d/y");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
