@@ -202,7 +202,7 @@ fn attached(arguments: &Arguments, subject: &OsStr) -> anyhow::Result<Vec<Wanted
     }
     let unknown = || MediaType::new(UNKNOWN_ARTIFACT);
     let attachment = Attachment {
-        subject: subject::find(arguments.layout()?, subject)?,
+        subject: subject::find(arguments.layout()?, &arguments.shared_blobs, subject)?,
         artifact_type: arguments.artifact_type.clone().unwrap_or_else(unknown),
     };
     let name = |file: &PathBuf| {

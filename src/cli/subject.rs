@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ocifs::oci::{Descriptor, MediaType};
@@ -11,14 +11,19 @@ use super::error::Refusal;
 use super::source::{self, CacheOptions, IndexMode, LayoutOptions, SourceOptions};
 use super::{output, tree};
 
-/// What is stored of the image `name` in the layout at `path`: its index, else its manifest.
+/// What is stored of the image `name` in the layout at `path`, or in one of the directories
+/// `shared_blobs`: its index, else its manifest.
 ///
 /// # Errors
 /// That it is not there, or cannot be read.
-pub(crate) fn find(path: &Path, name: &OsStr) -> anyhow::Result<Descriptor> {
+pub(crate) fn find(
+    path: &Path,
+    shared_blobs: &[PathBuf],
+    name: &OsStr,
+) -> anyhow::Result<Descriptor> {
     let layout = LayoutOptions {
         platform: None,
-        shared_blobs: Vec::new(),
+        shared_blobs: shared_blobs.to_vec(),
     };
     let cache = CacheOptions {
         cache_dir: None,

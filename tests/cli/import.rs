@@ -288,10 +288,20 @@ fn shared_directories() {
     read("index", "app:2");
     run(&["export", to, "app:2", "-o", archive]);
     assert!(fs::metadata(archive).unwrap().len() > 1024);
+    // What is beside an image that is only there is about it.
+    let sbom = sample.file("sbom.json", b"{}");
+    let attach = ["import", to, sbom.as_str(), "--subject", "app:1"];
+    assert_eq!(ocifs(&attach).status.code(), Some(1));
+    run(&attach);
+    let entry = sample.layout.entries().pop().unwrap();
+    let manifest = fs::read(sample.layout.blob_path(&entry)).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["subject"]["digest"], source.entries()[0]["digest"]);
+    let own = count();
     // Without the directory there is nothing to name.
     assert!(!ocifs(&["tag", to, "app:1", "app:3"]).status.success());
     run(&["import", to, from, "--copy-shared"]);
-    assert_eq!(count(), 3);
+    assert_eq!(count(), own + 3);
     verify_layout(sample.layout.path());
 }
 
