@@ -82,8 +82,10 @@ pub struct Attr {
 pub enum Lifetime {
     /// For ever: it hangs on a digest.
     Forever,
-    /// For a second at most: those of the root until it is told that the index has changed.
-    UntilNotice,
+    /// For a second at most: attributes that may be seen a little late. Of those of the root
+    /// the kernel is told when the index has changed. Nothing tells it of names, so that no
+    /// name that goes with the index has this.
+    Briefly,
     /// Not at all: it may be different at the next request.
     None,
 }
@@ -95,7 +97,7 @@ impl Lifetime {
         match self {
             // The kernel counts in ticks; this is far enough and cannot overflow there.
             Self::Forever => Duration::from_secs(10 * 365 * 24 * 3600),
-            Self::UntilNotice => Duration::from_secs(1),
+            Self::Briefly => Duration::from_secs(1),
             Self::None => Duration::ZERO,
         }
     }

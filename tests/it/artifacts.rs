@@ -14,7 +14,7 @@ use ocifs::vfs::dropbox::{Commits, DropBox, DropBoxOptions, Limits};
 use ocifs::vfs::node::Node;
 use ocifs::vfs::views::{Views, ViewsOptions};
 use ocifs::vfs::writable::{Holder, NewNode, OpenMode, Removal, RenameMode};
-use ocifs::vfs::{Caller, Error, FileKind, Ino, Vfs};
+use ocifs::vfs::{Caller, Error, FileKind, Ino, Lifetime, Vfs};
 use serde_json::{Value, json};
 
 use crate::common::{Compression, Damage, TestLayout, digest_of, verify_layout};
@@ -435,7 +435,16 @@ fn what_is_about_an_image_by_subject() -> TestResult {
     ] {
         assert_eq!(errno(tree.node(&path)), libc::ENOENT, "{name}");
     }
-    // What comes and goes is seen in the next view.
+    // What comes and goes is seen in the next view, so the kernel asks for it each time.
+    let sbom_path = digest(&sbom).replace(':', "/");
+    for path in [
+        sboms,
+        of_sbom,
+        format!(".ocifs/digests/{sbom_path}"),
+        format!(".ocifs/layout/blobs/{sbom_path}"),
+    ] {
+        assert_eq!(tree.node(&path)?.name_lifetime(), Lifetime::None, "{path}");
+    }
     layout.write_entries(&layout.entries()[..2]);
     tree.refresh()?;
     assert_eq!(tree.names("app/referrers")?, [""; 0]);

@@ -170,11 +170,11 @@ impl Node for StoredBlob {
         // The file may be damaged and mended later, with another size.
         Ok(self
             .views
-            .file_attr(file.size, Some(super::mtime(&file)), Lifetime::UntilNotice))
+            .file_attr(file.size, Some(super::mtime(&file)), Lifetime::Briefly))
     }
 
     fn name_lifetime(&self) -> Lifetime {
-        Lifetime::UntilNotice
+        Lifetime::None
     }
 
     fn would_wait(&self) -> bool {

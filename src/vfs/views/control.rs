@@ -163,7 +163,7 @@ impl Node for Shelf {
     }
 
     fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
-        Ok(self.views.directory_attr(None, Lifetime::UntilNotice))
+        Ok(self.views.directory_attr(None, Lifetime::Briefly))
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
@@ -210,7 +210,7 @@ impl Node for Section {
     }
 
     fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
-        Ok(self.views.directory_attr(None, Lifetime::UntilNotice))
+        Ok(self.views.directory_attr(None, Lifetime::Briefly))
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {

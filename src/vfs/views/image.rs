@@ -52,7 +52,7 @@ impl ImageDir {
     #[must_use]
     pub(super) fn of_the_index(self) -> Self {
         Self {
-            name_lifetime: Lifetime::UntilNotice,
+            name_lifetime: Lifetime::None,
             ..self
         }
     }

@@ -388,7 +388,7 @@ impl Views {
         let lifetime = if created.is_some() {
             Lifetime::Forever
         } else {
-            Lifetime::UntilNotice
+            Lifetime::Briefly
         };
         self.directory_attr(created, lifetime)
     }

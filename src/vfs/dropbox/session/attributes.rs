@@ -37,7 +37,7 @@ pub(super) fn attr(inode: &Arc<Inode>) -> Result<Attr, Error> {
             // A mapping changes the times of a file behind the kernel's back.
             let lifetime = match inode.is_written() {
                 true => Lifetime::None,
-                false => Lifetime::UntilNotice,
+                false => Lifetime::Briefly,
             };
             Ok(Attr { lifetime, ..attr })
         }
@@ -68,7 +68,7 @@ pub(super) fn of_stat(kind: FileKind, stat: &Stat) -> Attr {
             access: time(stat.st_atime, stat.st_atime_nsec),
             change: time(stat.st_ctime, stat.st_ctime_nsec),
         }),
-        lifetime: Lifetime::UntilNotice,
+        lifetime: Lifetime::Briefly,
     }
 }
 
@@ -88,7 +88,7 @@ fn lent_attr(blob: &Metadata, (uid, gid): (u32, u32)) -> Attr {
             nanoseconds: u32::try_from(blob.mtime_nsec()).unwrap_or(0),
         },
         other_times: None,
-        lifetime: Lifetime::UntilNotice,
+        lifetime: Lifetime::Briefly,
     }
 }
 

@@ -55,7 +55,7 @@ impl Node for SessionNode {
             // It may have been published, and its name be that of an image.
             Lifetime::None
         } else if self.0.lent_digest().is_some() {
-            Lifetime::UntilNotice
+            Lifetime::Briefly
         } else {
             Lifetime::Forever
         }

@@ -320,7 +320,7 @@ impl Node for TypeDir {
     }
 
     fn name_lifetime(&self) -> Lifetime {
-        Lifetime::UntilNotice
+        Lifetime::None
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
