@@ -499,6 +499,11 @@ impl Filesystem for FuseAdapter {
     ) {
         let _turn = self.crew.take();
         let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        if self.holds(|vfs| vfs.would_wait_inside(ino)) {
+            return self.wait(ino, move |vfs, _| {
+                replies::read_dir(vfs, ino, handle, offset, reply);
+            });
+        }
         guard(|| replies::read_dir(&self.vfs, ino, handle, offset, reply));
     }
 
@@ -512,6 +517,11 @@ impl Filesystem for FuseAdapter {
     ) {
         let _turn = self.crew.take();
         let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        if self.holds(|vfs| vfs.would_wait_inside(ino)) {
+            return self.wait(ino, move |vfs, _| {
+                replies::read_dir_plus(vfs, ino, handle, offset, reply);
+            });
+        }
         guard(|| replies::read_dir_plus(&self.vfs, ino, handle, offset, reply));
     }
 

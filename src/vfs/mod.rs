@@ -165,7 +165,8 @@ impl Vfs {
         self.inodes.get(ino).is_some_and(|node| node.would_wait())
     }
 
-    /// Whether a lookup in this directory, or opening it, would wait for a first pass.
+    /// Whether a lookup in this directory, opening it, or listing it, would wait for a first
+    /// pass, or until many documents are read.
     #[must_use]
     pub fn would_wait_inside(&self, ino: Ino) -> bool {
         let node = self.inodes.get(ino);

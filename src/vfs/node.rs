@@ -52,8 +52,8 @@ pub trait Node: Debug + Send + Sync {
     }
 
     /// Whether `find` and `listing` of a directory would have to wait for long at this
-    /// moment: what it holds is not known before a first pass. Only where the listing is
-    /// kept ([`Node::list_caching`]).
+    /// moment: what it holds is not known before a first pass, if the listing is kept
+    /// ([`Node::list_caching`]), else before many documents are read.
     fn would_wait_inside(&self) -> bool {
         false
     }

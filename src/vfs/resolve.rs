@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::node::{Name, Node, Patience};
+use super::node::{Caching, Name, Node, Patience};
 use super::{Error, FileKind, Ino, Vfs};
 
 /// How many symbolic links may follow each other, as in Linux.
@@ -76,7 +76,9 @@ impl Walk {
             }
             return Ok(());
         }
-        if self.patience == Patience::Never && here.would_wait_inside() {
+        // Where the listing is not kept, it waits for documents alone, and not for long.
+        let is_tree = here.list_caching() == Caching::Keep;
+        if self.patience == Patience::Never && is_tree && here.would_wait_inside() {
             return Err(Error::Invalid);
         }
         let node = here.find(&name)?.ok_or(Error::NotFound)?;

@@ -703,6 +703,8 @@ fn a_referrer_that_is_damaged_is_seen_when_it_is_mended() -> TestResult {
     let bytes = std::fs::read(layout.blob_path(&sbom))?;
     layout.damage(&sbom, Damage::FlippedBit);
     let tree = Tree::new(&layout, false)?;
+    let directory = tree.node("app/referrers")?;
+    assert!(directory.would_wait_inside(), "nobody has looked yet");
     assert_eq!(tree.names("app/referrers")?, [""; 0]);
     std::fs::write(layout.blob_path(&sbom), bytes)?;
     let end = Instant::now() + Duration::from_secs(10);
@@ -711,6 +713,13 @@ fn a_referrer_that_is_damaged_is_seen_when_it_is_mended() -> TestResult {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(tree.names("app/referrers")?, [SPDX_DIR]);
+    let of_type = tree.node(&format!("app/referrers/{SPDX_DIR}"))?;
+    assert!(!of_type.would_wait_inside(), "all is known");
+    layout.add_ref("too", &app);
+    tree.refresh()?;
+    assert!(of_type.would_wait_inside() && directory.would_wait_inside());
+    of_type.list()?;
+    assert!(!of_type.would_wait_inside() && !directory.would_wait_inside());
     Ok(())
 }
 

@@ -137,7 +137,11 @@ impl Last {
     fn is_of(&self, snapshot: &Arc<Snapshot>) -> bool {
         let is_same = |of: Arc<Snapshot>| Arc::ptr_eq(&of, snapshot);
         self.of.upgrade().is_some_and(is_same)
-            && self.retry.is_none_or(|retry| Instant::now() < retry)
+    }
+
+    /// Whether it is all that can be known now.
+    fn holds(&self, snapshot: &Arc<Snapshot>) -> bool {
+        self.is_of(snapshot) && self.retry.is_none_or(|retry| Instant::now() < retry)
     }
 }
 
@@ -146,39 +150,68 @@ impl KnownEdges {
     pub(super) fn get(&self, views: &Views) -> Arc<Edges> {
         let snapshot = views.snapshot();
         let mut state = self.0.lock();
-        if let Some(last) = state.last.as_ref().filter(|last| last.is_of(&snapshot)) {
+        if let Some(last) = state.last.as_ref().filter(|last| last.holds(&snapshot)) {
             return last.edges.clone();
         }
         let begun = Instant::now();
         let reachable = views.reachable.get(views);
-        let is_complete = state.learn(views, &reachable);
-        let edges = Arc::new(state.edges(views, &snapshot, &reachable));
+        let learned = state.learn(views, &reachable);
+        let last = state.last.take().filter(|last| last.is_of(&snapshot));
+        let edges = match last {
+            Some(last) if !learned.is_news => last.edges,
+            _ => Arc::new(state.edges(views, &snapshot, &reachable)),
+        };
         log::debug!("what refers to what, found in {:?}", begun.elapsed());
         state.last = Some(Last {
             of: Arc::downgrade(&snapshot),
             edges: edges.clone(),
-            retry: (!is_complete).then(|| Instant::now() + RETRY),
+            retry: (!learned.is_complete).then(|| Instant::now() + RETRY),
         });
         edges
     }
+
+    /// Whether who asks for them now would get them at once.
+    pub(super) fn is_known(&self, views: &Views) -> bool {
+        let snapshot = views.snapshot();
+        // While somebody has it, they are being found.
+        self.0.try_lock().is_some_and(|state| {
+            let last = state.last.as_ref();
+            last.is_some_and(|last| last.holds(&snapshot))
+        })
+    }
+}
+
+/// What came of looking at all documents.
+#[derive(Debug, Clone, Copy)]
+struct Learned {
+    /// Whether everything could be read.
+    is_complete: bool,
+    /// Whether anything is known that was not before, or the other way round.
+    is_news: bool,
 }
 
 impl State {
     /// Reads what is new of all that the index leads to, and forgets what it does not lead to
-    /// any more; whether everything could be read.
-    fn learn(&mut self, views: &Views, reachable: &ByDigest) -> bool {
+    /// any more.
+    fn learn(&mut self, views: &Views, reachable: &ByDigest) -> Learned {
         let mut before = std::mem::take(&mut self.facts);
-        let mut is_complete = true;
+        let (mut is_complete, mut is_news) = (true, false);
         for (digest, descriptor) in reachable {
             let known = before.remove(digest);
+            let was_known = known.is_some();
             let fact = known.or_else(|| {
                 let document = views.documents().document(descriptor).ok()??;
                 Some(Fact::of(&document, descriptor))
             });
             is_complete &= fact.is_some();
+            is_news |= fact.is_some() && !was_known;
             self.facts.extend(fact.map(|fact| (digest.clone(), fact)));
         }
-        is_complete
+        is_news |= !before.is_empty();
+        Learned {
+            is_complete,
+            is_news,
+        }
     }
 
     fn edges(&self, views: &Views, snapshot: &Snapshot, reachable: &ByDigest) -> Edges {

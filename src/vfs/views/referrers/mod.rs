@@ -112,6 +112,11 @@ impl About {
         self.views.edges.get(&self.views)
     }
 
+    /// Whether what is about it has to be found first, for which documents are read.
+    fn would_wait(&self) -> bool {
+        !self.views.edges.is_known(&self.views)
+    }
+
     /// All that is shown, some of it twice perhaps.
     fn referrers<'a>(&'a self, edges: &'a Edges) -> impl Iterator<Item = &'a Arc<Referrer>> {
         let by_tag = self.place.steps() <= MAX_BY_TAG;
@@ -191,6 +196,10 @@ impl Node for ReferrersDir {
 
     fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
         Ok(self.0.attr())
+    }
+
+    fn would_wait_inside(&self) -> bool {
+        self.0.would_wait()
     }
 
     fn find(&self, name: &[u8]) -> Result<Option<Arc<dyn Node>>, Error> {
@@ -317,6 +326,10 @@ impl Node for TypeDir {
 
     fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
         Ok(self.about.attr())
+    }
+
+    fn would_wait_inside(&self) -> bool {
+        self.about.would_wait()
     }
 
     fn name_lifetime(&self) -> Lifetime {
