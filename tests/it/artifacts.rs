@@ -501,7 +501,10 @@ fn what_is_about_an_image_by_tags() -> TestResult {
     unsaid["annotations"] = json!({"unsaid": "type"});
     let mut foreign = layout.blob("application/vnd.oci.artifact.manifest.v1+json", b"{}");
     foreign["artifactType"] = json!("a/foreign");
-    let index = layout.image_index(&[listed, elsewhere, lost.clone(), unsaid, foreign]);
+    // Of two that say different things of one blob, the first is shown.
+    let mut later = foreign.clone();
+    later["artifactType"] = json!("a/another");
+    let index = layout.image_index(&[listed, elsewhere, lost.clone(), unsaid, foreign, later]);
     layout.add_ref(&format!("ghcr.io/org/app:{}", tag(&app)), &index);
     let config = layout.blob(CONFIG, b"{}");
     for end in ["sig", "att", "sbom", "txt"] {

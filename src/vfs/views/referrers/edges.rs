@@ -16,7 +16,7 @@
 //! Spec: image-spec manifest.md, "subject"; distribution-spec, "Referrers Tag Schema";
 //! cosign, "Tag-based discovery".
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -49,37 +49,63 @@ pub(super) struct Referrer {
     subject: Option<Digest>,
 }
 
+/// Manifests and indexes that are about one thing. Of several descriptors of one digest it has
+/// the first that the index leads to.
+type Referrers = BTreeMap<Digest, Arc<Referrer>>;
+
 /// All edges of one snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Edges {
-    by_subject: HashMap<Digest, Vec<Arc<Referrer>>>,
-    by_tag: HashMap<String, Vec<Arc<Referrer>>>,
+    by_subject: HashMap<Digest, Referrers>,
+    by_tag: HashMap<String, Referrers>,
 }
 
 impl Edges {
     /// Everything that is about `subject`, what only tags say among it where `by_tag`; the
     /// same thing several times, perhaps.
-    pub(super) fn about<'a>(
-        &'a self,
-        subject: &'a Digest,
+    pub(super) fn about(
+        &self,
+        subject: &Digest,
         by_tag: bool,
-    ) -> impl Iterator<Item = &'a Arc<Referrer>> {
+    ) -> impl Iterator<Item = &Arc<Referrer>> {
+        let sets = self.sets(subject, by_tag);
+        let all = sets.flat_map(BTreeMap::values);
+        all.filter(move |referrer| referrer.may_be_about(subject))
+    }
+
+    /// What has this digest and is about `subject`: the first that [`Edges::about`] gives.
+    pub(super) fn find(
+        &self,
+        subject: &Digest,
+        by_tag: bool,
+        digest: &Digest,
+    ) -> Option<&Arc<Referrer>> {
+        let found = self.sets(subject, by_tag).filter_map(|set| set.get(digest));
+        let mut right = found.filter(|referrer| referrer.may_be_about(subject));
+        right.next()
+    }
+
+    /// What says itself that it is about `subject`, then what tags say so of.
+    fn sets(&self, subject: &Digest, by_tag: bool) -> impl Iterator<Item = &Referrers> + use<'_> {
         let (algorithm, encoded) = (subject.algorithm_name(), subject.encoded());
         let cut = &encoded[..encoded.len().min(TAG_LEN)];
-        let mut tags = vec![format!("{algorithm}-{cut}")];
-        if cut != encoded {
+        let mut tags = Vec::new();
+        if by_tag {
+            tags.push(format!("{algorithm}-{cut}"));
+        }
+        if by_tag && cut != encoded {
             tags.push(format!("{algorithm}-{encoded}"));
         }
-        let tagged = tags
-            .into_iter()
-            .filter(move |_| by_tag)
-            .filter_map(move |tag| self.by_tag.get(&tag));
-        let tagged = tagged.flatten().filter(move |referrer| {
-            let said = referrer.subject.as_ref();
-            said.is_none_or(|said| said == subject)
-        });
-        let said = self.by_subject.get(subject).into_iter().flatten();
-        said.chain(tagged)
+        let tagged = tags.into_iter().filter_map(|tag| self.by_tag.get(&tag));
+        self.by_subject.get(subject).into_iter().chain(tagged)
+    }
+}
+
+impl Referrer {
+    /// Whether it says nothing else itself.
+    fn may_be_about(&self, subject: &Digest) -> bool {
+        let said = self.subject.as_ref();
+        said.is_none_or(|said| said == subject)
     }
 }
 
@@ -219,7 +245,7 @@ impl State {
         for (digest, fact) in &self.facts {
             if let (Some(subject), Some(descriptor)) = (&fact.subject, reachable.get(digest)) {
                 let about = edges.by_subject.entry(subject.clone()).or_default();
-                about.push(Arc::new(self.referrer(descriptor)));
+                about.insert(digest.clone(), Arc::new(self.referrer(descriptor)));
             }
         }
         for entry in snapshot.view().entries() {
@@ -229,7 +255,10 @@ impl State {
             for tag in tags(entry) {
                 let referrers = self.tagged(views, descriptor, &tag);
                 let about = edges.by_tag.entry(tag.of).or_default();
-                about.extend(referrers.into_iter().map(Arc::new));
+                for referrer in referrers {
+                    let digest = referrer.descriptor.digest.clone();
+                    about.entry(digest).or_insert_with(|| Arc::new(referrer));
+                }
             }
         }
         edges

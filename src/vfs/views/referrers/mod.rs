@@ -117,22 +117,44 @@ impl About {
         !self.views.edges.is_known(&self.views)
     }
 
-    /// All that is shown, some of it twice perhaps.
-    fn referrers<'a>(&'a self, edges: &'a Edges) -> impl Iterator<Item = &'a Arc<Referrer>> {
-        let by_tag = self.place.steps() <= MAX_BY_TAG;
-        let all = self
-            .digests
-            .iter()
-            .flat_map(move |digest| edges.about(digest, by_tag));
-        let gone_through = self.place.gone_through();
-        all.filter(move |referrer| !gone_through.contains(&referrer.descriptor.digest))
+    /// Whether tags are believed here.
+    fn by_tag(&self) -> bool {
+        self.place.steps() <= MAX_BY_TAG
+    }
+
+    /// What is shown of this digest.
+    fn find_referrer(&self, digest: &Digest) -> Option<Arc<Referrer>> {
+        if self.place.gone_through().contains(digest) {
+            return None;
+        }
+        let edges = self.edges();
+        let find = |subject| edges.find(subject, self.by_tag(), digest);
+        self.digests.iter().find_map(find).cloned()
+    }
+
+    /// All that is shown: of each digest what [`About::find_referrer`] finds.
+    fn referrers<'a>(&self, edges: &'a Edges) -> BTreeMap<&'a Digest, &'a Arc<Referrer>> {
+        let mut all = BTreeMap::new();
+        for subject in &self.digests {
+            for referrer in edges.about(subject, self.by_tag()) {
+                all.entry(&referrer.descriptor.digest).or_insert(referrer);
+            }
+        }
+        for digest in self.place.gone_through() {
+            all.remove(digest);
+        }
+        all
     }
 
     /// The types of which there are referrers.
     fn types(&self) -> BTreeSet<MediaType> {
         let edges = self.edges();
-        let referrers = self.referrers(&edges);
-        referrers.map(|r| r.artifact_type.clone()).collect()
+        let types: BTreeSet<&MediaType> = self
+            .referrers(&edges)
+            .values()
+            .map(|referrer| &referrer.artifact_type)
+            .collect();
+        types.into_iter().cloned().collect()
     }
 
     /// The types of which a directory was made, and nothing is there yet.
@@ -288,11 +310,8 @@ impl TypeDir {
     /// The referrer that is called so.
     fn find_referrer(&self, name: &[u8]) -> Option<Arc<Referrer>> {
         let digest: Digest = std::str::from_utf8(name).ok()?.parse().ok()?;
-        let edges = self.about.edges();
-        let is_it = |referrer: &&Arc<Referrer>| {
-            referrer.descriptor.digest == digest && referrer.artifact_type == self.artifact_type
-        };
-        self.about.referrers(&edges).find(is_it).cloned()
+        let found = self.about.find_referrer(&digest);
+        found.filter(|referrer| referrer.artifact_type == self.artifact_type)
     }
 
     fn xattrs(&self) -> Xattrs {
@@ -346,12 +365,8 @@ impl Node for TypeDir {
 
     fn list(&self) -> Result<Vec<Child>, Error> {
         let edges = self.about.edges();
-        let ours = self
-            .about
-            .referrers(&edges)
-            .filter(|referrer| referrer.artifact_type == self.artifact_type)
-            .map(|referrer| (&referrer.descriptor.digest, referrer));
-        let ours: BTreeMap<&Digest, &Arc<Referrer>> = ours.collect();
+        let mut ours = self.about.referrers(&edges);
+        ours.retain(|_, referrer| referrer.artifact_type == self.artifact_type);
         let child = |(digest, referrer): (&Digest, &Arc<Referrer>)| Child {
             name: digest.as_str().as_bytes().to_vec(),
             node: self.image(referrer),
