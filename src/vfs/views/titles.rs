@@ -7,8 +7,8 @@
 //! 1. directories that any title goes through have their names before all files;
 //! 2. then the first layer with a title has that;
 //! 3. every other one gets `~` and the first twelve digits of its digest, and a longer mark
-//!    where even that is taken; it is left out only where it has the same blob as what is
-//!    called so;
+//!    where even that is taken; it is left out only where it has the same blob as what has
+//!    the marked name already;
 //! 4. a layer without a title is called by its number, as in `layers/`. The empty one, which
 //!    says that there is none, is left out.
 //!
