@@ -89,11 +89,13 @@ pub struct Blob {
 enum Source {
     /// A file of their own.
     File(FileSource),
-    /// A part of a file, or of what it decodes to.
+    /// A part of a file.
     Part {
         container: Arc<File>,
         bytes: Arc<dyn ReadAt>,
     },
+    /// Bytes that are not what the file holds now, but were decoded from it or made.
+    Fixed(Arc<dyn ReadAt>),
 }
 
 impl Blob {
@@ -117,8 +119,8 @@ impl Blob {
         }
     }
 
-    /// Takes `bytes`, which begin at `offset` of the open file `container` or of what that
-    /// decodes to, as the blob of `digest`.
+    /// Takes `bytes`, which begin at `offset` of the open file `container` and are read from
+    /// there, as the blob of `digest`.
     ///
     /// # Errors
     /// What `fstat` answers.
@@ -134,6 +136,19 @@ impl Blob {
             identity: identity.part(offset, bytes.size()),
             source: Source::Part { container, bytes },
         })
+    }
+
+    /// Takes `bytes` as the blob of `digest`, which begin at `offset` of what a file decodes
+    /// to, or were made of what it holds. They come from the file as it was when it had the
+    /// identity `whole`, or not at all: whatever it holds later, nothing that is found out
+    /// about them is true of that.
+    #[must_use]
+    pub fn fixed(digest: Digest, whole: Identity, offset: u64, bytes: Arc<dyn ReadAt>) -> Self {
+        Self {
+            digest,
+            identity: whole.part(offset, bytes.size()),
+            source: Source::Fixed(bytes),
+        }
     }
 
     /// The digest under which the file was found.
@@ -153,11 +168,11 @@ impl Blob {
     pub fn file(&self) -> Option<&File> {
         match &self.source {
             Source::File(source) => Some(source.file()),
-            Source::Part { .. } => None,
+            Source::Part { .. } | Source::Fixed(_) => None,
         }
     }
 
-    /// What the identity of its bytes is now.
+    /// What the identity of its bytes is now: that at opening, if they are fixed.
     ///
     /// # Errors
     /// What `fstat` answers.
@@ -168,6 +183,7 @@ impl Blob {
                 let whole = Identity::from(&container.metadata()?);
                 whole.part(self.identity.offset, self.identity.size)
             }
+            Source::Fixed(_) => self.identity,
         })
     }
 
@@ -191,6 +207,11 @@ impl Blob {
                 let (container, bytes) = (Arc::clone(container), Arc::clone(bytes));
                 Self::part(digest, container, self.identity.offset, bytes)
             }
+            Source::Fixed(bytes) => Ok(Self {
+                digest,
+                identity: self.identity,
+                source: Source::Fixed(Arc::clone(bytes)),
+            }),
         }
     }
 }
@@ -203,7 +224,42 @@ impl ReadAt for Blob {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         match &self.source {
             Source::File(source) => source.read_at(buf, offset),
-            Source::Part { bytes, .. } => bytes.read_at(buf, offset),
+            Source::Part { bytes, .. } | Source::Fixed(bytes) => bytes.read_at(buf, offset),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    /// What was decoded or made stays what it was; what lies in the file does not.
+    #[test]
+    fn what_a_change_of_the_file_changes() -> TestResult {
+        let mut file = tempfile::tempfile()?;
+        let container = Arc::new(file.try_clone()?);
+        let opened = Identity::from(&file.metadata()?);
+        let bytes = || Arc::new(b"hello".to_vec());
+        let digest = Digest::of(b"hello");
+        let fixed = Blob::fixed(digest.clone(), opened, 512, bytes());
+        let part = Blob::part(digest, container, 512, bytes())?;
+        assert_eq!(fixed.identity(), part.identity());
+        file.write_all(b"another size at least")?;
+        for (name, blob, is_unchanged) in [("fixed", fixed, true), ("part", part, false)] {
+            assert_eq!(blob.is_unchanged()?, is_unchanged, "{name}");
+            let reopened = blob.reopen()?;
+            assert_eq!(
+                reopened.identity() == blob.identity(),
+                is_unchanged,
+                "{name}"
+            );
+            assert_eq!(*reopened.identity(), blob.present()?, "{name}");
+            assert_eq!(reopened.size(), 5, "{name}");
+        }
+        Ok(())
     }
 }

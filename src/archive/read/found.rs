@@ -53,6 +53,8 @@ pub(super) struct Found<'a> {
 /// What was found in it.
 pub(super) struct Looked {
     pub(super) tar: Arc<dyn ReadAt>,
+    /// Whether that is what the file decodes to.
+    pub(super) is_decoded: bool,
     pub(super) contents: Contents,
     /// What is worth keeping, if that is more than was known.
     pub(super) learned: Option<Known>,
@@ -66,6 +68,7 @@ impl Found<'_> {
         known: Option<Known>,
     ) -> Result<Looked, Error> {
         let (bytes, digest) = self.tar(options, known.as_ref())?;
+        let is_decoded = digest.is_some();
         let known = known.filter(|known| known.is_within(bytes.size()));
         let was_known = known.is_some();
         let mut known = match known {
@@ -89,6 +92,7 @@ impl Found<'_> {
         let learned = (is_worth_it && !was_known).then_some(known);
         Ok(Looked {
             tar: bytes,
+            is_decoded,
             contents,
             learned,
         })

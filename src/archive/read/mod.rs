@@ -18,9 +18,11 @@
 //!
 //! Invariants:
 //! - The file is held open from the beginning: another one in its place is not looked at.
-//! - The index and what is made of documents hang on what the file was at opening. The
-//!   bytes of blobs are what the file holds: each is verified under the file's identity at
-//!   that time and its place, as the blobs of a directory are.
+//! - The index and what is made of documents hang on what the file was at opening, and so
+//!   do the bytes that a compressed one decodes to: each span of them is compared with what
+//!   it was, or is in memory since. Their verdicts are those of that state of the file.
+//! - The bytes of blobs in a plain tar are what the file holds: each is verified under the
+//!   file's identity at that time and its place, as the blobs of a directory are.
 //! - What is refused is refused whole; a blob that is missing in the layout of an archive is
 //!   missing, as in a directory.
 
@@ -44,6 +46,7 @@ pub use error::Error;
 use found::{Found, Looked, open_file};
 use kept::Kept;
 use section::Section;
+use table::Extent;
 
 use super::oci;
 use crate::layer::Layers;
@@ -67,7 +70,11 @@ pub struct ArchiveOptions<'a> {
 pub struct Archive {
     path: PathBuf,
     file: Arc<File>,
+    /// What the file was at opening.
+    opened: Identity,
     tar: Arc<dyn ReadAt>,
+    /// Whether the tar is not the file, but what it decodes to.
+    is_decoded: bool,
     marker: Vec<u8>,
     view: View,
     blobs: BTreeMap<Digest, Stored>,
@@ -91,6 +98,7 @@ impl Archive {
         };
         let Looked {
             tar,
+            is_decoded,
             contents,
             learned,
         } = found.look(options, known)?;
@@ -104,7 +112,9 @@ impl Archive {
         Ok(Self {
             path: path.to_owned(),
             file: Arc::new(file),
+            opened: identity,
             tar,
+            is_decoded,
             marker: contents.marker,
             view,
             blobs: contents.blobs,
@@ -117,18 +127,12 @@ impl Archive {
         &self.view
     }
 
+    /// What is in the place of a blob.
     fn find(&self, digest: &Digest) -> Result<&Stored, layout::Error> {
         let missing = || layout::Error::BlobMissing {
             digest: digest.clone(),
         };
-        match self.blobs.get(digest).ok_or_else(missing)? {
-            Stored::Unusable(found) => Err(layout::Error::FileType {
-                path: self.path.join(oci::blob_path(digest)),
-                expected: "plain file",
-                found,
-            }),
-            stored => Ok(stored),
-        }
+        self.blobs.get(digest).ok_or_else(missing)
     }
 
     fn metadata(&self) -> Result<Metadata, layout::Error> {
@@ -165,22 +169,38 @@ impl BlobSource for Archive {
     }
 
     fn open_blob(&self, digest: &Digest) -> Result<Blob, layout::Error> {
-        let (offset, bytes): (u64, Arc<dyn ReadAt>) = match self.find(digest)? {
-            Stored::At(extent) => (extent.offset, Arc::new(Section::new(&self.tar, *extent))),
-            Stored::Made(bytes) => (0, Arc::clone(bytes) as Arc<dyn ReadAt>),
-            Stored::Unusable(_) => (0, Arc::new(Vec::new())),
+        let fixed = |offset, bytes| Blob::fixed(digest.clone(), self.opened, offset, bytes);
+        let extent = match self.find(digest)? {
+            Stored::At(extent) => *extent,
+            Stored::Made(bytes) => return Ok(fixed(0, Arc::clone(bytes) as Arc<dyn ReadAt>)),
+            Stored::Unusable(found) => {
+                return Err(layout::Error::FileType {
+                    path: self.path.join(oci::blob_path(digest)),
+                    expected: "plain file",
+                    found,
+                });
+            }
         };
-        let blob = Blob::part(digest.clone(), Arc::clone(&self.file), offset, bytes);
+        let bytes = Arc::new(Section::new(&self.tar, extent));
+        if self.is_decoded {
+            return Ok(fixed(extent.offset, bytes));
+        }
+        let file = Arc::clone(&self.file);
+        let blob = Blob::part(digest.clone(), file, extent.offset, bytes);
         blob.map_err(|source| self.io("stat", source))
     }
 
     fn identify(&self, digest: &Digest) -> Result<Identity, layout::Error> {
-        let (offset, size) = match self.find(digest)? {
-            Stored::At(extent) => (extent.offset, extent.len),
-            Stored::Made(bytes) => (0, bytes.size()),
-            Stored::Unusable(_) => (0, 0),
-        };
-        Ok(Identity::from(&self.metadata()?).part(offset, size))
+        Ok(match self.find(digest)? {
+            Stored::At(Extent { offset, len }) if self.is_decoded => {
+                self.opened.part(*offset, *len)
+            }
+            Stored::At(Extent { offset, len }) => {
+                Identity::from(&self.metadata()?).part(*offset, *len)
+            }
+            Stored::Made(bytes) => self.opened.part(0, bytes.size()),
+            Stored::Unusable(_) => self.opened.part(0, 0),
+        })
     }
 
     fn list_blobs(&self, algorithm: &str) -> Result<Vec<Digest>, layout::Error> {

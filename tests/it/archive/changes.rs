@@ -8,7 +8,7 @@ use std::path::Path;
 use ocifs::vfs::Vfs;
 
 use super::super::common::{Compression, Random, TestLayout, compress};
-use super::super::ingest::oci_archive;
+use super::super::ingest::{members_of, oci_archive, tar};
 use super::{Reader, Stored, TestResult, code, dump, read};
 
 /// A layout whose layers are long enough that not all of them stays in a buffer.
@@ -89,10 +89,11 @@ fn overwritten_in_place() -> TestResult {
         // The right bytes are back: they were only away.
         fs::write(stored.path(), &bytes)?;
         let again = Reader::new();
-        let again = again.tree(&stored.path())?;
-        for (path, expected) in FILES.iter().zip(&expected) {
-            let is_right = read(&*again.resolve(path)?)? == *expected;
-            assert!(is_right, "{name}: the right bytes are back");
+        for tree in [again.tree(&stored.path())?, fresh_tree] {
+            for (path, expected) in FILES.iter().zip(&expected) {
+                let is_right = read(&*tree.resolve(path)?)? == *expected;
+                assert!(is_right, "{name}: the right bytes are back");
+            }
         }
     }
     Ok(())
@@ -117,6 +118,44 @@ fn cut_short() -> TestResult {
             let said = format!("{compression:?}, {}: {error}", code(&error));
             assert_eq!(error.errno(), libc::EBADMSG, "{said}");
         }
+    }
+    Ok(())
+}
+
+/// Another archive is written over a compressed one, with other bytes in a blob's place.
+/// The right ones are still in memory, but they say nothing about the file as it is now.
+#[test]
+fn no_verdict_on_a_later_file_from_what_was_decoded_before() -> TestResult {
+    let layout = TestLayout::new();
+    let mut noise = vec![0; 1_200_000];
+    Random::of_seed(9).fill(&mut noise);
+    let layer = layout.layer(Compression::None, &[("a", &noise)]);
+    layout.add_ref("app:1", &layout.image_for("linux/amd64", &[layer]));
+    let mut members = members_of(&layout);
+    let blob = members.iter_mut().max_by_key(|(_, bytes)| bytes.len());
+    let (name, bytes) = blob.ok_or("no blob")?;
+    let (path, right) = (format!(".ocifs/layout/{name}"), bytes.clone());
+    bytes[700_000] ^= 1;
+    let changed = tar(&members);
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let stored = Stored::new(&compress(compression, &oci_archive(&layout)))?;
+        let cache = stored.dir.path().join("cache");
+        let reader = Reader::keeping(&cache)?;
+        let tree = reader.tree(&stored.path())?;
+        let open = tree.resolve(path.as_bytes())?.open()?;
+        let mut buf = vec![0; right.len()];
+        assert_eq!(open.read(&mut buf, 0)?, right.len(), "{compression:?}");
+        fs::write(stored.path(), compress(compression, &changed))?;
+        // Whatever was in memory, or an error.
+        match open.read(&mut buf, 0) {
+            Ok(len) => assert!(buf[..len] == right[..len], "{compression:?}"),
+            Err(error) => assert_eq!(error.errno(), libc::EBADMSG, "{compression:?}: {error}"),
+        }
+        let later = Reader::keeping(&cache)?;
+        let node = later.tree(&stored.path())?;
+        let node = node.resolve(path.as_bytes())?;
+        let error = read(&*node).expect_err("these are other bytes");
+        assert_eq!(code(&error), "BLOB_DIGEST", "{compression:?}: {error}");
     }
     Ok(())
 }
