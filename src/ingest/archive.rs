@@ -6,7 +6,7 @@ use super::walk::{Stock, Walk, Wholeness};
 use super::{Error, Ingest, Kind, Prepared};
 use crate::archive::{self, oci};
 use crate::oci::limits::Limit;
-use crate::oci::{Descriptor, RefName};
+use crate::oci::{Descriptor, Digest, RefName};
 use crate::store::ReadAt;
 use crate::store::layout::index::draft::named;
 use crate::store::layout::index::merge;
@@ -51,10 +51,18 @@ impl Ingest {
 
 /// The file at `path`, which must be there.
 pub(super) fn get<'a>(collected: &'a Collected, path: &str) -> Result<&'a Held, Error> {
+    Ok(get_with_digest(collected, path)?.1)
+}
+
+/// The same, and its digest.
+pub(super) fn get_with_digest<'a>(
+    collected: &'a Collected,
+    path: &str,
+) -> Result<(&'a Digest, &'a Held), Error> {
     let missing = || archive::Error::Missing {
         path: path.to_owned(),
     };
-    Ok(collected.find(path)?.ok_or_else(missing)?)
+    Ok(collected.find_with_digest(path)?.ok_or_else(missing)?)
 }
 
 /// The bytes of `index.json`, which may be larger than other documents.

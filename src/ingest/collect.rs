@@ -43,8 +43,13 @@ pub(super) struct Collected {
 impl Collected {
     /// The content of the file at `path`.
     pub(super) fn find(&self, path: &str) -> Result<Option<&Held>, Error> {
+        Ok(self.find_with_digest(path)?.map(|(_, held)| held))
+    }
+
+    /// The same, and its digest, which is not worked out for that.
+    pub(super) fn find_with_digest(&self, path: &str) -> Result<Option<(&Digest, &Held)>, Error> {
         let digest = self.members.find(path)?;
-        Ok(digest.and_then(|digest| self.files.get(digest)))
+        Ok(digest.and_then(|digest| self.files.get_key_value(digest)))
     }
 }
 

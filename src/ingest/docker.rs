@@ -1,10 +1,11 @@
 //! A docker-archive: its images, with OCI manifests.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::archive::get;
+use super::archive::{get, get_with_digest};
 use super::collect::Collected;
 use super::held::{self, Held};
 use super::{Error, Ingest, Kind, Prepared, scan};
@@ -21,10 +22,19 @@ struct Layer {
     diff_id: DiffId,
 }
 
+/// What is known of a config's file.
+#[derive(Debug, Clone)]
+struct Config {
+    descriptor: Value,
+    diff_ids: Arc<[DiffId]>,
+}
+
 /// The images of one archive, as they are put together.
 struct Images<'a> {
     ingest: &'a Ingest,
     collected: &'a Collected,
+    /// By the digest of the file: several images may have one config, and it may be large.
+    configs: BTreeMap<Digest, Config>,
     /// By the digest of the file: several images share layers.
     layers: BTreeMap<Digest, Layer>,
     new: BTreeMap<Digest, Held>,
@@ -42,6 +52,7 @@ impl Ingest {
         let mut images = Images {
             ingest: self,
             collected,
+            configs: BTreeMap::new(),
             layers: BTreeMap::new(),
             new: BTreeMap::new(),
         };
@@ -67,14 +78,8 @@ impl Ingest {
 impl Images<'_> {
     /// Takes image `number`; its descriptor.
     fn add(&mut self, number: usize, image: &Image) -> Result<Value, Error> {
-        let config = get(self.collected, &image.config)?;
-        let bytes = held::document(config, || image.config.clone())?;
-        let wrong = |source| archive::Error::Document {
-            path: image.config.clone(),
-            source,
-        };
-        let parsed = ImageConfig::parse(&bytes).map_err(wrong)?;
-        let diff_ids = parsed.diff_ids().map_err(|error| wrong(error.clone()))?;
+        let config = self.config(&image.config)?;
+        let diff_ids = &config.diff_ids;
         if diff_ids.len() != image.layers.len() {
             return Err(archive::Error::LayerCount {
                 image: number,
@@ -84,7 +89,7 @@ impl Images<'_> {
             .into());
         }
         let mut layers = Vec::new();
-        for (path, expected) in image.layers.iter().zip(diff_ids) {
+        for (path, expected) in image.layers.iter().zip(&**diff_ids) {
             let layer = self.layer(path)?;
             if layer.diff_id != *expected {
                 return Err(Error::DiffId {
@@ -95,16 +100,35 @@ impl Images<'_> {
             }
             layers.push(layer.descriptor);
         }
-        let config = self.describe(&MediaType::IMAGE_CONFIG, config.clone());
-        let manifest = docker::manifest(&config, &layers);
+        let manifest = docker::manifest(&config.descriptor, &layers);
         Ok(self.describe(&MediaType::IMAGE_MANIFEST, Held::text(&manifest)))
+    }
+
+    /// Takes the file at `path` as a config, which it may have been before.
+    fn config(&mut self, path: &str) -> Result<Config, Error> {
+        let (digest, held) = get_with_digest(self.collected, path)?;
+        if let Some(config) = self.configs.get(digest) {
+            return Ok(config.clone());
+        }
+        let bytes = held::document(held, || path.to_owned())?;
+        let wrong = |source| archive::Error::Document {
+            path: path.to_owned(),
+            source,
+        };
+        let parsed = ImageConfig::parse(&bytes).map_err(wrong)?;
+        let diff_ids = parsed.diff_ids().map_err(|error| wrong(error.clone()))?;
+        let config = Config {
+            diff_ids: Arc::from(diff_ids),
+            descriptor: self.describe(&MediaType::IMAGE_CONFIG, held.clone()),
+        };
+        self.configs.insert(digest.clone(), config.clone());
+        Ok(config)
     }
 
     /// Takes the file at `path` as a layer, which it may have been before.
     fn layer(&mut self, path: &str) -> Result<Layer, Error> {
-        let held = get(self.collected, path)?;
-        let digest = held.digest();
-        if let Some(layer) = self.layers.get(&digest) {
+        let (digest, held) = get_with_digest(self.collected, path)?;
+        if let Some(layer) = self.layers.get(digest) {
             return Ok(layer.clone());
         }
         let compression = Compression::of(held)?;
@@ -119,7 +143,7 @@ impl Images<'_> {
             descriptor: self.describe(&media_type, held.clone()),
             diff_id,
         };
-        self.layers.insert(digest, layer.clone());
+        self.layers.insert(digest.clone(), layer.clone());
         Ok(layer)
     }
 

@@ -5,6 +5,7 @@
 //! that is compressed is hashed, once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -30,6 +31,7 @@ pub(super) fn contents(tar: &Tar<'_>, manifest: &[u8]) -> Result<Contents, Error
     let mut assembly = Assembly {
         tar,
         blobs: BTreeMap::new(),
+        configs: BTreeMap::new(),
         by_extent: BTreeMap::new(),
     };
     let mut entries = Vec::new();
@@ -58,23 +60,25 @@ pub(super) fn contents(tar: &Tar<'_>, manifest: &[u8]) -> Result<Contents, Error
 struct Assembly<'a> {
     tar: &'a Tar<'a>,
     blobs: BTreeMap<Digest, Stored>,
+    /// Several images may have one config, and it may be large.
+    configs: BTreeMap<Extent, Config>,
     /// Descriptors of the layers: several images share some. With the DiffID, since that
     /// says what the digest of one is which is not compressed.
     by_extent: BTreeMap<(Extent, DiffId), Value>,
 }
 
+/// What is known of a config.
+#[derive(Debug, Clone)]
+struct Config {
+    descriptor: Value,
+    diff_ids: Arc<[DiffId]>,
+}
+
 impl Assembly<'_> {
     /// Takes image `number`; its descriptor.
     fn add(&mut self, number: usize, image: &Image) -> Result<Value, Error> {
-        let (extent, bytes) = self.tar.document(&image.config)?;
-        let wrong = |source| {
-            self.tar.wrong(archive::Error::Document {
-                path: image.config.clone(),
-                source,
-            })
-        };
-        let parsed = ImageConfig::parse(&bytes).map_err(wrong)?;
-        let diff_ids = parsed.diff_ids().map_err(|error| wrong(error.clone()))?;
+        let config = self.config(&image.config)?;
+        let diff_ids = &config.diff_ids;
         if diff_ids.len() != image.layers.len() {
             return Err(self.tar.wrong(archive::Error::LayerCount {
                 image: number,
@@ -82,18 +86,39 @@ impl Assembly<'_> {
                 diff_ids: diff_ids.len(),
             }));
         }
-        let layers = image.layers.iter().zip(diff_ids);
+        let layers = image.layers.iter().zip(&**diff_ids);
         let layers = layers.map(|(path, diff_id)| self.layer(path, diff_id));
         let layers: Vec<Value> = layers.collect::<Result<_, _>>()?;
-        let config = self.describe(
-            &MediaType::IMAGE_CONFIG,
-            Digest::of(&bytes),
-            Stored::At(extent),
-        );
+        let config = config.descriptor;
         let manifest = docker::manifest(&config, &layers).into_bytes();
         let digest = Digest::of(&manifest);
         let manifest = Stored::Made(manifest.into());
         Ok(self.describe(&MediaType::IMAGE_MANIFEST, digest, manifest))
+    }
+
+    /// Takes the file at `path` as a config, which it may have been before.
+    fn config(&mut self, path: &str) -> Result<Config, Error> {
+        let extent = self.tar.get(path)?;
+        if let Some(known) = self.configs.get(&extent) {
+            return Ok(known.clone());
+        }
+        let (extent, bytes) = self.tar.document(path)?;
+        let wrong = |source| {
+            self.tar.wrong(archive::Error::Document {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let parsed = ImageConfig::parse(&bytes).map_err(wrong)?;
+        let diff_ids = parsed.diff_ids().map_err(|error| wrong(error.clone()))?;
+        let diff_ids = Arc::from(diff_ids);
+        let (digest, stored) = (Digest::of(&bytes), Stored::At(extent));
+        let config = Config {
+            descriptor: self.describe(&MediaType::IMAGE_CONFIG, digest, stored),
+            diff_ids,
+        };
+        self.configs.insert(extent, config.clone());
+        Ok(config)
     }
 
     /// Takes the file at `path` as a layer, which it may have been before.

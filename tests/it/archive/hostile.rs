@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use super::super::common::{
     Compression, Tarball, TestLayout, compress, digest_of, extension, sum_block, tar_of,
 };
-use super::super::ingest::{docker_config, docker_manifest, members_of, oci_archive, tar};
+use super::super::ingest::{
+    Way, docker_config, docker_manifest, import, members_of, oci_archive, tar,
+};
 use super::{Dump, Reader, Stored, TestResult, code, dump_of, read};
 
 /// Name, the archive, its stable code, its meaning.
@@ -536,6 +538,28 @@ fn layer_of(layout: &TestLayout, number: usize) -> Value {
     let manifest = fs::read(layout.blob_path(&layout.entries()[0])).expect("it is there");
     let manifest: Value = serde_json::from_slice(&manifest).expect("it is JSON");
     manifest["layers"][number].clone()
+}
+
+/// Thousands of images with one config of megabytes: it is read and parsed once.
+#[test]
+fn one_large_config_of_many_images() -> TestResult {
+    let layer = tar_of(&[("a", b"1")]);
+    let mut config: Value = serde_json::from_slice(&docker_config(&[&layer]))?;
+    config["comment"] = json!("x".repeat(7 << 20));
+    let images = vec![("c.json", json!(["app:1"]), &["l.tar"] as &[&str]); 2_000];
+    let bytes = tar(&[
+        ("manifest.json".into(), docker_manifest(&images)),
+        ("c.json".into(), config.to_string().into_bytes()),
+        ("l.tar".into(), layer),
+    ]);
+    let stored = Stored::new(&bytes)?;
+    let begun = Instant::now();
+    Reader::new().archive(&stored.path())?;
+    let layout = TestLayout::new();
+    import(&layout, Way::File, "x.tar", &bytes)?;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    Ok(())
 }
 
 /// A terabyte in a member: neither read at opening, nor hashed for ever.
