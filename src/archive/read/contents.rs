@@ -123,8 +123,7 @@ impl Tar<'_> {
         if let Some(digest) = self.hashed.borrow().get(&extent.offset) {
             return Ok(digest.clone());
         }
-        let digest = hash(&self.section(extent));
-        let digest = digest.map_err(|source| read_error(self.path, "read", source))?;
+        let digest = hash(self.path, &self.section(extent))?;
         let hashed = &mut self.hashed.borrow_mut();
         hashed.insert(extent.offset, digest.clone());
         Ok(digest)

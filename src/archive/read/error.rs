@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::archive::{self, ErrorClass};
 use crate::store::layout;
+use crate::store::verify::MAX_BLOB_SIZE;
 use crate::{layer, stream, tar};
 
 /// Why an archive cannot be opened.
@@ -32,6 +33,17 @@ pub enum Error {
     Changed {
         /// The archive.
         path: PathBuf,
+    },
+    /// It, or a layer in it, is too large to be hashed.
+    #[error(
+        "{} cannot be hashed: {size} bytes are over the limit of {MAX_BLOB_SIZE} (blob size)",
+        path.display()
+    )]
+    TooLarge {
+        /// The archive.
+        path: PathBuf,
+        /// How many bytes would have to be hashed.
+        size: u64,
     },
     /// Its compressed bytes cannot be decoded.
     #[error("{} cannot be decoded", path.display())]
@@ -91,6 +103,7 @@ impl Error {
             Self::FileType { .. } => "ARCHIVE_FILE_TYPE",
             Self::Io { .. } => "ARCHIVE_READ",
             Self::Changed { .. } => "ARCHIVE_CHANGED",
+            Self::TooLarge { .. } => "LIMIT_BLOB_SIZE",
             Self::Stream { source, .. } => source.code(),
             Self::Pass { source, .. } => source.code(),
             Self::Tar { source, .. } => source.code(),
@@ -113,6 +126,7 @@ impl Error {
             Self::Io { .. } => return None,
             Self::FileType { .. } | Self::NotAnArchive { .. } => ErrorClass::Unsupported,
             Self::Changed { .. } => ErrorClass::Mismatch,
+            Self::TooLarge { .. } => ErrorClass::Limit,
             Self::Stream { source, .. } => return of_stream(source.class()),
             Self::Pass { source, .. } => return of_stream(source.class()),
             Self::Tar { source, .. } => match source.class() {

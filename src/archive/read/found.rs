@@ -16,7 +16,7 @@ use crate::archive::{Member, Members};
 use crate::layer;
 use crate::oci::{Digest, Hasher};
 use crate::store::source::{self, FileSource};
-use crate::store::verify::Verdict;
+use crate::store::verify::{self, Verdict};
 use crate::store::{Blob, Identity, ReadAt};
 use crate::stream::{self, Compression};
 
@@ -116,7 +116,7 @@ impl Found<'_> {
         }
         let digest = match known.and_then(|known| known.digest.clone()) {
             Some(digest) => digest,
-            None => hash(&source).map_err(|error| self.io("read", error))?,
+            None => hash(self.path, &source)?,
         };
         let blob = Arc::new(Blob::of(digest.clone(), clone()?, self.metadata));
         if !self.is_unchanged()? {
@@ -200,13 +200,22 @@ pub(super) fn read_error(path: &Path, action: &'static str, source: io::Error) -
     }
 }
 
-/// The sha256 digest of all bytes.
-pub(super) fn hash(source: &dyn ReadAt) -> io::Result<Digest> {
+/// The sha256 digest of all bytes of the archive at `path`, or of a file in it.
+///
+/// # Errors
+/// [`Error::TooLarge`], before anything is read; what reading answers.
+pub(super) fn hash(path: &Path, source: &dyn ReadAt) -> Result<Digest, Error> {
+    let size = source.size();
+    if size > verify::MAX_BLOB_SIZE {
+        let path = path.to_owned();
+        return Err(Error::TooLarge { path, size });
+    }
     let mut hasher = Hasher::sha256();
-    let mut buf = vec![0; source::available(source.size(), 0, CHUNK)];
+    let mut buf = vec![0; source::available(size, 0, CHUNK)];
     let mut at = 0;
-    while at < source.size() {
-        let len = source.read_at(&mut buf, at)?;
+    while at < size {
+        let len = source.read_at(&mut buf, at);
+        let len = len.map_err(|error| read_error(path, "read", error))?;
         hasher.update(&buf[..len]);
         at += len as u64;
     }

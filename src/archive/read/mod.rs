@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Nothing is unpacked and nothing is copied: a blob is a stretch of the tar. Where the
-//! archive is compressed, its bytes come out of the same engine as those of a layer: one
-//! pass, whose checkpoints are kept, and random access from then on. A layer in it that is
+//! archive is compressed, its bytes come out of the same engine as those of a layer. It is
+//! hashed, since the engine knows blobs by their digest, then decoded in one pass, whose
+//! checkpoints are kept, and there is random access from then on. A layer in it that is
 //! compressed once more is a stream over that stream.
 //!
 //! - `table` finds the members, by the headers alone; `contents` says what they amount to.
@@ -81,8 +82,8 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Opens the archive at `path`. A compressed one is read once, from end to end, unless
-    /// that was done before.
+    /// Opens the archive at `path`. A compressed one is hashed, then decoded, from end to
+    /// end, unless that was done before.
     ///
     /// # Errors
     /// See [`Error`].

@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use ocifs::archive::ErrorClass;
+use ocifs::store::{BlobSource, layout};
+use ocifs::vfs::Patience;
 use serde_json::{Value, json};
 
 use super::super::common::{
@@ -534,6 +536,30 @@ fn members_that_lie() -> TestResult {
     Ok(())
 }
 
+/// What cannot be read in a blob's place is listed all the same: it is opening it that fails.
+#[test]
+fn what_is_no_file_in_the_place_of_a_blob() -> TestResult {
+    let layout = image();
+    let digest = digest_of(&layer_of(&layout, 1));
+    let path = format!("blobs/sha256/{}", digest.encoded());
+    let mut members = members_of(&layout);
+    members.retain(|(known, _)| *known != path);
+    let link = Tarball::new().symlink(path, "../../../x").finish_part();
+    let stored = Stored::new(&[link, tar(&members)].concat())?;
+    let reader = Reader::new();
+    let archive = reader.archive(&stored.path())?;
+    assert_eq!(archive.identify(&digest)?.size, 0);
+    let error = archive.open_blob(&digest).expect_err("it is a link");
+    assert!(matches!(error, layout::Error::FileType { .. }), "{error}");
+    let tree = reader.tree(&stored.path())?;
+    let blobs = tree.resolve(b".ocifs/layout/blobs/sha256")?.list()?;
+    assert!(blobs.len() > 3, "{}", blobs.len());
+    for child in blobs {
+        child.node.attr(Patience::Wait)?;
+    }
+    Ok(())
+}
+
 fn layer_of(layout: &TestLayout, number: usize) -> Value {
     let manifest = fs::read(layout.blob_path(&layout.entries()[0])).expect("it is there");
     let manifest: Value = serde_json::from_slice(&manifest).expect("it is JSON");
@@ -562,6 +588,47 @@ fn one_large_config_of_many_images() -> TestResult {
     Ok(())
 }
 
+/// A terabyte that begins like gzip, as the archive or as a layer of it, is not hashed.
+#[test]
+fn a_sparse_archive_of_a_terabyte() -> TestResult {
+    const SIZE: u64 = 1 << 40;
+    let manifest = docker_manifest(&[("c.json", json!(["app:1"]), &["l.tar"])]);
+    let config = docker_config(&[b"x"]);
+    let members = [
+        ("manifest.json".into(), manifest),
+        ("c.json".into(), config),
+        ("l.tar".into(), Vec::new()),
+    ];
+    let mut plain = tar(&members);
+    // The blocks of zeros at the end, and the header of the layer before.
+    plain.truncate(plain.len() - 1024);
+    let header = plain.len() - 512;
+    set_size(&mut plain[header..], SIZE);
+    plain.extend_from_slice(b"\x1f\x8b\x08");
+    for (name, bytes) in [("archive", b"\x1f\x8b\x08".to_vec()), ("layer", plain)] {
+        let stored = Stored::new(&bytes)?;
+        let file = File::options().write(true).open(stored.path())?;
+        if file.set_len((bytes.len() as u64 & !511) + SIZE).is_err() {
+            // Not all file systems have files of that size.
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let error = Reader::new().archive(&stored.path()).expect_err(name);
+        assert_eq!(error.code(), "LIMIT_BLOB_SIZE", "{name}: {error}");
+        assert_eq!(error.class(), LIMIT, "{name}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{name}");
+    }
+    Ok(())
+}
+
+/// Gives a header another size, which may be too large for octal digits.
+fn set_size(header: &mut [u8], size: u64) {
+    let mut field = [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    field[4..].copy_from_slice(&size.to_be_bytes());
+    header[124..136].copy_from_slice(&field);
+    sum_block(header);
+}
+
 /// A terabyte in a member: neither read at opening, nor hashed for ever.
 #[test]
 fn a_sparse_member_of_a_terabyte() -> TestResult {
@@ -582,10 +649,7 @@ fn a_sparse_member_of_a_terabyte() -> TestResult {
     let mut members = members_of(&layout);
     members.retain(|(known, _)| *known != path);
     let mut header = tar(&[(path, Vec::new())])[..512].to_vec();
-    let mut field = [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    field[4..].copy_from_slice(&SIZE.to_be_bytes());
-    header[124..136].copy_from_slice(&field);
-    sum_block(&mut header);
+    set_size(&mut header, SIZE);
     let stored = Stored::new(&header)?;
     let file = File::options().write(true).open(stored.path())?;
     if file.set_len(512 + SIZE).is_err() {
