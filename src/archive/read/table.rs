@@ -16,9 +16,12 @@ const STEP: usize = 16 << 10;
 /// How many bytes are compared at a time.
 const CHUNK: usize = 256 << 10;
 
-/// How many bytes of files with one path are compared in one archive. No writer is known
-/// that makes any; beyond this they are taken for different.
-const MAX_COMPARED: u64 = 256 << 20;
+/// How many files are compared in one archive with others of the same path and length. No
+/// writer is known that makes any; beyond this they are taken for different.
+const MAX_COMPARED: u64 = 1_000;
+
+/// How many bytes of them are compared, all together.
+const MAX_COMPARED_SIZE: u64 = 256 << 20;
 
 /// What is accepted of an archive's headers. An archive of a thousand images has some
 /// 20,000 members; a million takes 150 MB of memory.
@@ -75,7 +78,7 @@ pub(super) fn scan(tar: &dyn ReadAt, limits: tar::Limits) -> Result<Scanned, Err
     let mut table = Table {
         tar,
         members: Members::default(),
-        compared: 0,
+        compared: Compared::default(),
     };
     let mut buf = vec![0; STEP];
     let (mut at, size) = (0, tar.size());
@@ -99,8 +102,23 @@ pub(super) fn scan(tar: &dyn ReadAt, limits: tar::Limits) -> Result<Scanned, Err
 struct Table<'a> {
     tar: &'a dyn ReadAt,
     members: Members<Extent>,
-    /// How many bytes of files with one path were compared.
-    compared: u64,
+    compared: Compared,
+}
+
+/// What was compared of files with one path.
+#[derive(Debug, Default)]
+struct Compared {
+    files: u64,
+    bytes: u64,
+}
+
+impl Compared {
+    /// Counts one more of `len` bytes; whether it may be compared.
+    fn count(&mut self, len: u64) -> bool {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(len);
+        self.files <= MAX_COMPARED && self.bytes <= MAX_COMPARED_SIZE
+    }
 }
 
 impl Table<'_> {
@@ -129,15 +147,20 @@ impl Table<'_> {
     }
 }
 
-fn are_same(tar: &dyn ReadAt, one: Extent, other: Extent, compared: &mut u64) -> io::Result<bool> {
-    *compared = compared.saturating_add(one.len);
-    if one.len != other.len || *compared > MAX_COMPARED {
+fn are_same(
+    tar: &dyn ReadAt,
+    one: Extent,
+    other: Extent,
+    compared: &mut Compared,
+) -> io::Result<bool> {
+    if one.len != other.len || !compared.count(one.len) {
         return Ok(false);
     }
-    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
+    let chunk = source::available(one.len, 0, CHUNK);
+    let (mut left, mut right) = (vec![0; chunk], vec![0; chunk]);
     let mut at = 0;
     while at < one.len {
-        let len = source::available(one.len, at, CHUNK);
+        let len = source::available(one.len, at, chunk);
         let of_one = tar.read_at(&mut left[..len], one.offset + at)?;
         // The later one may be cut off, which its tar will be refused for.
         let of_other = tar.read_at(&mut right[..len], other.offset + at)?;
@@ -247,6 +270,32 @@ mod tests {
             let error = found.find(path).expect_err(path);
             assert_eq!(error.code(), "ARCHIVE_DUPLICATE", "{path}");
         }
+        Ok(())
+    }
+
+    /// Those of other lengths are not counted: nothing of them is read.
+    #[test]
+    fn no_more_than_some_are_compared() -> TestResult {
+        let different = vec![("different", b"x".as_slice()), ("different", b"xy")];
+        let names: Vec<String> = (0..=MAX_COMPARED)
+            .map(|number| number.to_string())
+            .collect();
+        let twice = names
+            .iter()
+            .flat_map(|name| [(name.as_str(), b"x".as_slice()); 2]);
+        let bytes = tar_of(&different.into_iter().chain(twice).collect::<Vec<_>>())?;
+        let found = members(&bytes, limits())?;
+        let is_known = |name: &&String| found.find(name).is_ok();
+        let known = names.iter().take_while(is_known).count();
+        assert_eq!(known as u64, MAX_COMPARED);
+        let extent = |len| Extent { offset: 0, len };
+        let mut compared = Compared::default();
+        let mut is_same = |one, other| are_same(&bytes, extent(one), extent(other), &mut compared);
+        assert!(!is_same(MAX_COMPARED_SIZE, 1)?, "another length");
+        assert!(is_same(1_024, 1_024)?);
+        assert_eq!((compared.files, compared.bytes), (1, 1_024));
+        assert!(!compared.count(MAX_COMPARED_SIZE), "too much");
+        assert!(Compared::default().count(MAX_COMPARED_SIZE));
         Ok(())
     }
 
