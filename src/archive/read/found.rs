@@ -1,7 +1,6 @@
 //! A file that may be an archive, from its first byte to what it amounts to.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -71,25 +70,28 @@ impl Found<'_> {
         let is_decoded = digest.is_some();
         let known = known.filter(|known| known.is_within(bytes.size()));
         let was_known = known.is_some();
-        let mut known = match known {
-            Some(known) => known,
-            None => Known {
-                digest,
-                members: self.members(&*bytes)?,
-                layers: BTreeMap::new(),
-            },
+        let Known {
+            members, layers, ..
+        } = known.unwrap_or_default();
+        let members = match members {
+            Some(members) => members,
+            None => self.members(&*bytes)?,
         };
         let tar = Tar {
             path: self.path,
             bytes: &bytes,
-            members: &known.members,
-            hashed: RefCell::new(std::mem::take(&mut known.layers)),
+            members: &members,
+            hashed: RefCell::new(layers),
         };
         let contents = tar.contents()?;
-        known.layers = tar.hashed.into_inner();
+        let layers = tar.hashed.into_inner();
         // Reading the headers of a plain tar is as fast as reading what was kept of them.
-        let is_worth_it = known.digest.is_some() || !known.layers.is_empty();
-        let learned = (is_worth_it && !was_known).then_some(known);
+        let is_worth_it = digest.is_some() || !layers.is_empty();
+        let learned = (is_worth_it && !was_known).then_some(Known {
+            digest,
+            members: Some(members),
+            layers,
+        });
         Ok(Looked {
             tar: bytes,
             is_decoded,
@@ -225,7 +227,8 @@ pub(super) fn hash(path: &Path, source: &dyn ReadAt) -> Result<Digest, Error> {
 impl Known {
     /// Whether all members lie within a tar of `size` bytes.
     fn is_within(&self, size: u64) -> bool {
-        self.members.iter().all(|(_, member)| match member {
+        let mut members = self.members.iter().flat_map(Members::iter);
+        members.all(|(_, member)| match member {
             Some(Member::File(extent)) => extent.offset + extent.len <= size,
             _ => true,
         })

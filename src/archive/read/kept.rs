@@ -3,10 +3,13 @@
 //!
 //! ```text
 //! CACHE/archives/<sha256 of the identity>
-//!   {"version": 1, "identity": "…", "digest": "sha256:…",
+//!   {"version": 2, "identity": "…", "digest": "sha256:…",
 //!    "members": [["a/path", "file", 512, 14], ["b/path", "symlink", "../a/path"], …],
 //!    "layers": [[512, "sha256:…"], …]}
 //! ```
+//!
+//! Of an archive with very many members these are null: they are read out of it anew, and
+//! what took longer to find out is known.
 //!
 //! It hangs on the identity of the archive's file, so that no byte of it need be read. Paths
 //! are bytes; each stands there as the character of that number. As with all in the cache
@@ -23,12 +26,15 @@ use crate::oci::Digest;
 use crate::store::{CacheDir, Identity, cache_dir};
 
 /// Another number makes all older files unread.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// How many archives are remembered; those used longest ago go.
 const KEPT: u64 = 1_000;
 
-/// The largest file, in bytes: that of an archive with some 50,000 members.
+/// How many members are kept of an archive, or none.
+const MAX_MEMBERS: usize = 50_000;
+
+/// The largest file, in bytes: that of an archive with so many members.
 const MAX_SIZE: u64 = 8 << 20;
 
 /// The files, one for each archive.
@@ -40,8 +46,8 @@ pub(super) struct Kept(CacheDir);
 pub(super) struct Known {
     /// The digest of its file, if that was worked out.
     pub(super) digest: Option<Digest>,
-    /// Its members.
-    pub(super) members: Members<Extent>,
+    /// Its members, unless they are too many to be kept.
+    pub(super) members: Option<Members<Extent>>,
     /// The digests of layers that were worked out, by where their bytes begin.
     pub(super) layers: BTreeMap<u64, Digest>,
 }
@@ -69,15 +75,18 @@ impl Kept {
 
     /// Keeps what is known of the archive with this identity.
     pub(super) fn store(&self, identity: &Identity, known: &Known) {
-        let text = encode(identity, known).to_string();
+        let members = known.members.as_ref().filter(|members| are_few(members));
+        let mut text = encode(identity, known, members).to_string();
         if text.len() as u64 > MAX_SIZE {
-            log::debug!("the members of an archive are too many to be kept");
-            return;
+            text = encode(identity, known, None).to_string();
+        }
+        if text.len() as u64 > MAX_SIZE {
+            return log::debug!("the layers of an archive are too many to be kept");
         }
         let name = name(identity);
         let stored = self.0.store(&name, |file| file.write_all(text.as_bytes()));
         if let Err(error) = stored {
-            return log::debug!("the members of an archive are not kept: {error}");
+            return log::debug!("what was learned of an archive is not kept: {error}");
         }
         match self.0.list() {
             Ok(mut entries) => {
@@ -98,14 +107,25 @@ fn is_name(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn encode(identity: &Identity, known: &Known) -> Value {
-    let members = known.members.iter();
+/// Whether all of them may fit, before anything is made of them.
+fn are_few(members: &Members<Extent>) -> bool {
+    let len = |(path, member): (&[u8], Option<&Member<Extent>>)| match member {
+        Some(Member::Symlink(target) | Member::HardLink(target)) => path.len() + target.len(),
+        _ => path.len(),
+    };
+    let is_short = || members.iter().map(len).sum::<usize>() as u64 <= MAX_SIZE;
+    members.len() <= MAX_MEMBERS && is_short()
+}
+
+fn encode(identity: &Identity, known: &Known, members: Option<&Members<Extent>>) -> Value {
+    let record = |(path, member)| member_record(path, member);
+    let members = members.map(|members| members.iter().map(record).collect::<Value>());
     let layers = known.layers.iter();
     json!({
         "version": VERSION,
         "identity": identity.to_string(),
         "digest": known.digest.as_ref().map(Digest::as_str),
-        "members": members.map(|(path, member)| member_record(path, member)).collect::<Value>(),
+        "members": members,
         "layers": layers.map(|(at, digest)| json!([at, digest.as_str()])).collect::<Value>(),
     })
 }
@@ -129,12 +149,21 @@ fn decode(value: &Value, identity: &Identity) -> Option<Known> {
         Value::Null => None,
         digest => Some(digest.as_str()?.parse().ok()?),
     };
-    let members = value["members"].as_array()?.iter().map(read_member);
+    let members = match &value["members"] {
+        Value::Null => None,
+        members => Some(
+            members
+                .as_array()?
+                .iter()
+                .map(read_member)
+                .collect::<Option<_>>()?,
+        ),
+    };
     let layers = value["layers"].as_array()?.iter();
     let layer = |layer: &Value| Some((layer[0].as_u64()?, layer[1].as_str()?.parse().ok()?));
     Some(Known {
         digest,
-        members: members.collect::<Option<_>>()?,
+        members,
         layers: layers.map(layer).collect::<Option<_>>()?,
     })
 }
@@ -197,7 +226,7 @@ mod tests {
         members.insert(b"twice", file(3, 2));
         Known {
             digest: Some(Digest::of(b"archive")),
-            members,
+            members: Some(members),
             layers: BTreeMap::from([(512, Digest::of(b"layer"))]),
         }
     }
@@ -210,7 +239,7 @@ mod tests {
         kept.store(&identity(), &known());
         let back = kept.load(&identity()).ok_or("it is not there")?;
         let all = |known: &Known| {
-            let members = known.members.iter();
+            let members = known.members.iter().flat_map(Members::iter);
             let members = members.map(|(path, member)| (path.to_vec(), member.cloned()));
             members.collect::<Vec<_>>()
         };
@@ -225,12 +254,43 @@ mod tests {
         Ok(())
     }
 
+    /// What took long to find out is kept without them.
+    #[test]
+    fn members_that_are_too_many_are_not_kept() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let kept = Kept::open(&CacheDir::open(&dir.path().join("cache"))?).ok_or("no shelf")?;
+        let of = |paths: Vec<Vec<u8>>| {
+            let member = |path| (path, Some(Member::Special));
+            Some(paths.into_iter().map(member).collect::<Members<Extent>>())
+        };
+        let numbered = |count: usize| of((0..count).map(|n| n.to_string().into()).collect());
+        let long = |byte, len| of(vec![vec![byte; len]]);
+        let size = usize::try_from(MAX_SIZE)?;
+        let rows = [
+            ("as many as may be", numbered(MAX_MEMBERS), true),
+            ("one more", numbered(MAX_MEMBERS + 1), false),
+            ("long", long(b'x', size - 1_000), true),
+            ("too long", long(b'x', size + 1), false),
+            ("too long as it is written", long(1, size / 3), false),
+        ];
+        for (name, members, is_kept) in rows {
+            let known = Known { members, ..known() };
+            kept.store(&identity(), &known);
+            let back = kept.load(&identity()).ok_or(name)?;
+            assert_eq!(back.members.is_some(), is_kept, "{name}");
+            assert_eq!(back.digest, known.digest, "{name}");
+            assert_eq!(back.layers, known.layers, "{name}");
+        }
+        Ok(())
+    }
+
     #[test]
     fn what_is_in_any_doubt_is_not_there() {
-        let right = encode(&identity(), &known());
+        let known = known();
+        let right = encode(&identity(), &known, known.members.as_ref());
         assert!(decode(&right, &identity()).is_some());
         let rows = [
-            ("another version", "/version", json!(2)),
+            ("another version", "/version", json!(1)),
             ("another file", "/identity", json!("1 2 3")),
             ("no digest", "/digest", json!("sha256:1")),
             ("no members", "/members", json!({})),
