@@ -15,6 +15,10 @@ const LARGE: &str = "64M";
 /// have more to do than that.
 const LONGEST: Duration = Duration::from_millis(200);
 
+/// After so many waits that were longer it is not the machine: a directory that is locked
+/// while a tree is packed is locked each time, for seconds.
+const ATTEMPTS: usize = 5;
+
 /// Where the shell is that moves a session, and what it says.
 const MOVES: [(&str, &str); 6] = [
     ("outside", r#"mv -T "$IN/outside" "$MNT/outside""#),
@@ -50,19 +54,28 @@ fn publishing_freezes_nothing() {
     if !has("publishing_freezes_nothing", &needs) {
         return;
     }
-    let bench = Bench::new(&[]);
     for (name, script) in MOVES {
-        bench.ok(&format!(
-            r#"mkdir -p "$IN/{name}/etc"; head -c {LARGE} /dev/urandom > "$IN/{name}/etc/large""#
-        ));
-        let began = Instant::now();
-        let (asked, slowest) = ask_meanwhile(&bench, name, script);
-        let took = began.elapsed();
-        assert!(asked >= 5, "{name}: it was over before anybody could ask");
-        assert!(slowest < LONGEST, "{name}: {slowest:?} of {took:?}");
-        let large = fs::metadata(bench.mount.join(name).join("rootfs/etc/large"));
-        assert_eq!(large.map(|stat| stat.size()).ok(), Some(64 << 20), "{name}");
+        let mut waits = Vec::new();
+        let mut attempts = (0..ATTEMPTS).map(|_| publish_and_ask(name, script));
+        let is_short = attempts.any(|slowest| {
+            waits.push(slowest);
+            slowest < LONGEST
+        });
+        assert!(is_short, "{name}: {waits:?}");
     }
+}
+
+/// Publishes a large tree by `script`; the slowest answer meanwhile.
+fn publish_and_ask(name: &str, script: &str) -> Duration {
+    let bench = Bench::new(&[]);
+    bench.ok(&format!(
+        r#"mkdir -p "$IN/{name}/etc"; head -c {LARGE} /dev/urandom > "$IN/{name}/etc/large""#
+    ));
+    let (asked, slowest) = ask_meanwhile(&bench, name, script);
+    assert!(asked >= 5, "{name}: it was over before anybody could ask");
+    let large = fs::metadata(bench.mount.join(name).join("rootfs/etc/large"));
+    assert_eq!(large.map(|stat| stat.size()).ok(), Some(64 << 20), "{name}");
+    slowest
 }
 
 /// How often a session is published and looked at.
