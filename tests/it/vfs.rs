@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use ocifs::layer::{Layers, LayersOptions};
 use ocifs::oci::Platform;
 use ocifs::store::{Layout, Verdicts};
-use ocifs::vfs::Vfs;
 use ocifs::vfs::views::{Views, ViewsOptions};
+use ocifs::vfs::{Ino, Patience, Vfs};
 use serde_json::{Value, json};
 
 use crate::common::{Compression, TestLayout};
@@ -77,5 +77,21 @@ fn the_search_for_the_default_platform_is_bounded() -> TestResult {
         let took = begun.elapsed();
         assert!(took < Duration::from_secs(2), "{name}: took {took:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn listing_refs_reads_no_document() -> TestResult {
+    const CREATED: i64 = 1_704_164_645;
+    let layout = TestLayout::new();
+    let image = layout.image_with(&[], &json!({"created": "2024-01-02T03:04:05Z"}));
+    layout.add_ref("app", &image);
+    let tree = tree(&layout)?;
+    let root = tree.lookup(Ino::ROOT, b"app")?;
+    assert_ne!(root.attr.mtime.seconds, CREATED, "the document was read");
+    let asked = tree.attr(root.ino, Patience::Wait)?;
+    assert_eq!(asked.mtime.seconds, CREATED);
+    let again = tree.lookup(Ino::ROOT, b"app")?;
+    assert_eq!(again.attr.mtime.seconds, CREATED, "what is known is told");
     Ok(())
 }

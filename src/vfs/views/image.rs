@@ -220,8 +220,8 @@ pub(super) fn manifest_children(
 /// When the image was made, as far as its config can be read.
 #[must_use]
 pub(super) fn created(views: &Views, descriptor: &Descriptor) -> Option<Time> {
-    if let Some(time) = views.created.lock().get(&descriptor.digest) {
-        return Some(*time);
+    if let Some(time) = known_created(views, descriptor) {
+        return Some(time);
     }
     let document = views.documents().document(descriptor).ok()??;
     let time = match &*document {
@@ -233,6 +233,12 @@ pub(super) fn created(views: &Views, descriptor: &Descriptor) -> Option<Time> {
     }?;
     views.created.lock().put(descriptor.digest.clone(), time);
     Some(time)
+}
+
+/// The same, if that was found out already: no document is read for it.
+#[must_use]
+pub(super) fn known_created(views: &Views, descriptor: &Descriptor) -> Option<Time> {
+    views.created.lock().get(&descriptor.digest).copied()
 }
 
 fn manifest_created(views: &Views, manifest: &ImageManifest) -> Option<Time> {

@@ -79,6 +79,17 @@ impl LevelDir {
         })
     }
 
+    /// What the image that is shown here is described by, if it is one and right.
+    fn descriptor(&self) -> Option<&Descriptor> {
+        match self.here.as_deref()? {
+            Here::Image {
+                target: Target::One(entry),
+                ..
+            } => entry.descriptor.as_ref().ok(),
+            Here::Image { .. } | Here::Link(_) => None,
+        }
+    }
+
     /// What this level shows of its own, apart from the levels below.
     fn own_children(&self) -> Vec<Child> {
         let mut own = match self.here.as_deref() {
@@ -171,18 +182,13 @@ impl Node for LevelDir {
         FileKind::Directory
     }
 
-    fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
-        let created = match self.here.as_deref() {
-            Some(Here::Image {
-                target: Target::One(entry),
-                ..
-            }) => entry
-                .descriptor
-                .as_ref()
-                .ok()
-                .and_then(|d| image::created(&self.views, d)),
-            _ => None,
-        };
+    /// LOOKUP and listings read no document for the time: the kernel believes none of the
+    /// attributes that come with these names, and asks when somebody wants them.
+    fn attr(&self, patience: Patience) -> Result<Attr, Error> {
+        let created = self.descriptor().and_then(|descriptor| match patience {
+            Patience::Never => image::known_created(&self.views, descriptor),
+            Patience::Wait => image::created(&self.views, descriptor),
+        });
         Ok(self.views.level_attr(created))
     }
 
