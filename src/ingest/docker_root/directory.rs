@@ -2,16 +2,18 @@
 //!
 //! Files of the store are opened beneath it and never through a link. In a layer, links
 //! on the way are followed, as they were when the layer was unpacked, but within the layer
-//! ([`ResolveFlags::IN_ROOT`]); the file itself must not be one. Opening waits for nobody.
+//! ([`ResolveFlags::IN_ROOT`]); the file itself must not be one. What has a name is looked at
+//! before it is opened, and only a regular file is: opening a device can do something, and
+//! opening a pipe wakes those who wait for it. Opening waits for nobody.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::Error;
@@ -27,6 +29,9 @@ const READING: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
+
+/// What is looked at without being opened.
+const LOOKING: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// See the module.
 #[derive(Debug)]
@@ -86,22 +91,18 @@ impl Directory {
 
     /// The regular file at `path`; `None` if there is nothing.
     pub(super) fn find_file(&self, path: &str) -> Result<Option<(File, u64)>, Error> {
-        let Some(fd) = self.find(path, READING, "regular file")? else {
+        const EXPECTED: &str = "regular file";
+        let Some(fd) = self.find(path, LOOKING, EXPECTED)? else {
             return Ok(None);
         };
-        let file = File::from(fd);
-        let metadata = file.metadata().map_err(|source| Error::Io {
-            action: "stat",
-            path: self.path.join(path),
-            source,
-        })?;
-        if metadata.is_file() {
-            return Ok(Some((file, metadata.len())));
+        let path = self.path.join(path);
+        match open_file(&fd, &path)? {
+            Some(file) => Ok(Some(file)),
+            None => Err(Error::FileType {
+                path,
+                expected: EXPECTED,
+            }),
         }
-        Err(Error::FileType {
-            path: self.path.join(path),
-            expected: "regular file",
-        })
     }
 
     /// All bytes of the file at `path`, if they are no more than `limit`.
@@ -147,23 +148,15 @@ impl Directory {
     pub(super) fn find_in_layer(&self, path: &[u8]) -> Result<Found, Error> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let path = OsStr::from_bytes(path);
-        let opened = self.openat(path, READING | OFlags::NOFOLLOW, resolve);
-        let file = match opened {
-            Ok(fd) => File::from(fd),
+        let fd = match self.openat(path, LOOKING, resolve) {
+            Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(Found::Nothing),
-            // A link, a socket, a device without a driver.
-            Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => return Ok(Found::SomethingElse),
+            // Links on the way lead in circles.
+            Err(Errno::LOOP) => return Ok(Found::SomethingElse),
             Err(errno) => return Err(io_error("open", self.path.join(path), errno)),
         };
-        let metadata = file.metadata().map_err(|source| Error::Io {
-            action: "stat",
-            path: self.path.join(path),
-            source,
-        })?;
-        Ok(match metadata.is_file() {
-            true => Found::File(file, metadata.len()),
-            false => Found::SomethingElse,
-        })
+        let opened = open_file(&fd, &self.path.join(path))?;
+        Ok(opened.map_or(Found::SomethingElse, |(file, size)| Found::File(file, size)))
     }
 
     fn find(
@@ -177,7 +170,7 @@ impl Directory {
         match self.openat(path, flags, resolve) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::LOOP | Errno::NOTDIR | Errno::NXIO | Errno::NODEV) => Err(Error::FileType {
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(Error::FileType {
                 path: self.path.join(path),
                 expected,
             }),
@@ -199,10 +192,76 @@ impl Directory {
     }
 }
 
+/// What was looked at at `path`, opened for reading, and its size; `None` if it is no regular
+/// file.
+fn open_file(fd: &OwnedFd, path: &Path) -> Result<Option<(File, u64)>, Error> {
+    let failed = |action| move |errno| io_error(action, path.to_owned(), errno);
+    let stat = rustix::fs::fstat(fd).map_err(failed("stat"))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    // The very file, whatever has its name by now.
+    let this = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let file = rustix::fs::openat(CWD, this, READING, Mode::empty()).map_err(failed("open"))?;
+    Ok(Some((File::from(file), stat.st_size.unsigned_abs())))
+}
+
 fn io_error(action: &'static str, path: PathBuf, errno: Errno) -> Error {
     Error::Io {
         action,
         path,
         source: errno.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::inotify;
+
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    /// What is no regular file is not opened, which those who wait for it would notice.
+    #[test]
+    fn only_regular_files_are_opened() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let place = |name: &str| dir.path().join(name);
+        std::fs::write(place("file"), b"hello")?;
+        std::fs::create_dir(place("directory"))?;
+        symlink("file", place("link"))?;
+        rustix::fs::mkfifoat(CWD, place("pipe"), Mode::RUSR | Mode::WUSR)?;
+        let _socket = std::os::unix::net::UnixListener::bind(place("socket"))?;
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK)?;
+        for name in ["pipe", "socket", "directory"] {
+            inotify::add_watch(&watch, place(name), inotify::WatchFlags::OPEN)?;
+        }
+        let directory = Directory::open(dir.path())?;
+        let rows = [
+            ("file", Some(5), Some(5)),
+            ("nothing", None, None),
+            ("file/below", None, None),
+            ("directory", None, None),
+            ("link", None, None),
+            ("pipe", None, None),
+            ("socket", None, None),
+        ];
+        for (name, size, of_store) in rows {
+            let found = match directory.find_in_layer(name.as_bytes())? {
+                Found::File(file, size) => {
+                    assert_eq!(file.metadata()?.len(), size, "{name}");
+                    Some(size)
+                }
+                Found::Nothing | Found::SomethingElse => None,
+            };
+            assert_eq!(found, size, "{name} of a layer");
+            let found = directory.find_file(name).ok().flatten();
+            assert_eq!(found.map(|(_, size)| size), of_store, "{name} of the store");
+        }
+        let opened = rustix::io::read(&watch, &mut [0_u8; 512]);
+        assert_eq!(opened, Err(Errno::AGAIN), "something was opened");
+        Ok(())
     }
 }
