@@ -4,11 +4,14 @@
 //! state is not hashed twice, a file that changed in any way is. Verdicts on blobs of
 //! `PERSISTED_SIZE` or more are kept in the cache directory as well, one small text
 //! file for each digest, because hashing those again would be felt at the next mount.
-//! There they are bounded by their number ([`KEPT`]); those used longest ago go.
+//! It names the last few files ([`IDENTITIES`]) that were seen to hold the blob: many layouts
+//! and archives have the same base layer. The text files are bounded by their number
+//! ([`KEPT`]); those used longest ago go.
 //!
 //! Concurrency: callers that ask for the same verdict at once share one hashing; the
 //! table's lock is never held while bytes are read.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -32,6 +35,13 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(100_000).expect("it is not ze
 
 /// How many verdicts are kept on disk, where each takes a block of four kilobytes.
 const KEPT: u64 = 10_000;
+
+/// How many files are kept for one digest that were found to hold it: those that were hashed
+/// last. Each is a line of some 80 bytes.
+const IDENTITIES: usize = 16;
+
+/// The longest kept verdict that is read, in bytes.
+const MAX_KEPT: u64 = 4096;
 
 /// After how many new ones it is looked whether they are too many. Looking goes through the
 /// whole directory.
@@ -186,20 +196,32 @@ impl Verdicts {
     }
 
     fn load(&self, blob: &Blob) -> Option<Verdict> {
-        let shelf = self
-            .shelf
-            .as_ref()
-            .filter(|_| blob.size() >= PERSISTED_SIZE)?;
-        let mut text = String::new();
-        let file = shelf.find(&file_name(blob.digest())).ok()??;
-        (&file).take(1024).read_to_string(&mut text).ok()?;
-        let holds = text == kept_text(blob.identity());
+        let (file, lines) = self.kept_lines(blob)?;
+        let holds = lines.contains(&blob.identity().to_string());
         holds.then(|| {
             cache_dir::mark_used(&file);
             Verdict::Sound
         })
     }
 
+    /// The file of what is kept about the digest of `blob`, and its lines after the first.
+    fn kept_lines(&self, blob: &Blob) -> Option<(File, Vec<String>)> {
+        let shelf = self
+            .shelf
+            .as_ref()
+            .filter(|_| blob.size() >= PERSISTED_SIZE)?;
+        let mut text = String::new();
+        let file = shelf.find(&file_name(blob.digest())).ok()??;
+        (&file).take(MAX_KEPT).read_to_string(&mut text).ok()?;
+        let lines = text.strip_prefix(MAGIC)?.strip_prefix('\n')?;
+        // One that is cut off has no end.
+        let whole = lines.split_inclusive('\n');
+        let whole = whole.filter_map(|line| line.strip_suffix('\n'));
+        Some((file, whole.map(str::to_owned).collect()))
+    }
+
+    /// Keeps that the file of `blob` holds it, before what is known of other files. What
+    /// another process keeps at the same time may be lost, and be found out again.
     fn keep(&self, blob: &Blob) {
         let Some(shelf) = self
             .shelf
@@ -208,7 +230,8 @@ impl Verdicts {
         else {
             return;
         };
-        let text = kept_text(blob.identity());
+        let known = self.kept_lines(blob).map(|(_, lines)| lines);
+        let text = kept_text(blob.identity(), &known.unwrap_or_default());
         let stored = shelf.store(&file_name(blob.digest()), |file| {
             file.write_all(text.as_bytes())
         });
@@ -249,8 +272,15 @@ pub fn digest_of_file(name: &str) -> Option<Digest> {
     format!("{algorithm}:{encoded}").parse().ok()
 }
 
-fn kept_text(identity: &Identity) -> String {
-    format!("{MAGIC}\n{identity}\n")
+fn kept_text(identity: &Identity, known: &[String]) -> String {
+    let own = identity.to_string();
+    let others = known.iter().filter(|line| **line != own);
+    let mut text = format!("{MAGIC}\n{own}\n");
+    for line in others.take(IDENTITIES - 1) {
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
 }
 
 /// Reads all of `blob` and compares digests.
@@ -295,7 +325,6 @@ fn hash(blob: &Blob, progress: &dyn Progress) -> Result<Verdict, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::path::Path;
     use std::sync::atomic::Ordering::Relaxed;
 
@@ -348,6 +377,35 @@ mod tests {
             1 << 20,
             "another change time is another file"
         );
+        Ok(())
+    }
+
+    /// Mounted in turn, none of them is hashed again.
+    #[test]
+    fn several_files_of_one_digest_are_remembered() -> TestResult {
+        let dir = tempfile::tempdir()?;
+        let cache = CacheDir::open(&dir.path().join("cache"))?;
+        let bytes = vec![9; 1 << 20];
+        let digest = Digest::of(&bytes);
+        let read = AtomicU64::new(0);
+        let verify = |number: usize| -> TestResult {
+            let blob = blob(&dir.path().join(number.to_string()), &digest)?;
+            Verdicts::new(Some(&cache)).verify(&blob, &read)?;
+            Ok(())
+        };
+        let files = 0..IDENTITIES + 1;
+        for number in files.clone() {
+            std::fs::write(dir.path().join(number.to_string()), &bytes)?;
+            verify(number)?;
+        }
+        let hashed = read.swap(0, Relaxed);
+        assert_eq!(hashed, (IDENTITIES as u64 + 1) << 20, "each once");
+        files.clone().skip(1).try_for_each(verify)?;
+        assert_eq!(read.load(Relaxed), 0, "those that were hashed last");
+        verify(0)?;
+        assert_eq!(read.swap(0, Relaxed), 1 << 20, "one too many");
+        files.skip(2).try_for_each(verify)?;
+        assert_eq!(read.load(Relaxed), 0, "and the others are not forgotten");
         Ok(())
     }
 
