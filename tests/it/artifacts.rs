@@ -782,6 +782,36 @@ fn directories_of_types() -> TestResult {
     Ok(())
 }
 
+/// Those of which there is something by now do not count.
+#[test]
+fn empty_directories_of_types_are_bounded() -> TestResult {
+    const MOST: usize = 1_000;
+    let layout = TestLayout::new();
+    for name in ["app", "other"] {
+        layout.add_ref(name, &image(&layout, name));
+    }
+    let tree = Tree::new(&layout, true)?;
+    for number in 0..MOST {
+        tree.mkdir("app/referrers", &format!("a%2F{number}"))?;
+    }
+    let refused = tree.mkdir("other/referrers", "a%2Fb");
+    let refused = refused.expect_err("there are enough");
+    assert_eq!(refused.errno(), libc::EFBIG);
+    let fault = refused.fault().ok_or("it says why")?;
+    assert_eq!(fault.code, "LIMIT_REFERRER_TYPES");
+    tree.write("app/referrers/a%2F0", "x", b"x")?;
+    tree.mkdir("other/referrers", "a%2Fb")?;
+    assert_eq!(
+        errno(tree.mkdir("other/referrers", "a%2Fc")),
+        libc::EFBIG,
+        "only one of them is empty no more"
+    );
+    tree.rmdir("app/referrers", "a%2F1")?;
+    tree.mkdir("other/referrers", "a%2Fc")?;
+    assert_eq!(tree.names("other/referrers")?, ["a%2Fb", "a%2Fc"]);
+    Ok(())
+}
+
 #[test]
 fn what_is_written_beside_an_image_is_about_it() -> TestResult {
     let layout = TestLayout::new();

@@ -50,6 +50,10 @@ const MAX_NESTING: usize = 4;
 /// itself what it is about.
 const MAX_BY_TAG: usize = 2;
 
+/// How many directories of types may be there of which there is nothing yet, all images
+/// together. They are kept in memory, and gone through whenever one is looked for.
+const MAX_MADE_TYPES: usize = 1_000;
+
 /// What takes in files that are about a manifest, of one artifact type.
 pub type Attach = Box<dyn Fn(&Descriptor, &MediaType) -> Arc<dyn Writable> + Send + Sync>;
 
@@ -167,6 +171,31 @@ impl About {
             .collect()
     }
 
+    /// Notes that the directory of a type is made here.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if there are too many of which there is nothing.
+    fn make(&self, artifact_type: MediaType) -> Result<(), Error> {
+        let edges = self.edges();
+        let mut made = self.views.made_types.lock();
+        if made.len() >= MAX_MADE_TYPES {
+            // Nobody may have looked since something came.
+            made.retain(|(subject, artifact_type)| {
+                let mut there = edges.about(subject, false);
+                !there.any(|referrer| referrer.artifact_type == *artifact_type)
+            });
+        }
+        if made.len() >= MAX_MADE_TYPES {
+            let text = format!(
+                "there are {MAX_MADE_TYPES} directories in referrers/ with nothing in them, which \
+                 is the limit (artifact types without artifacts); remove some"
+            );
+            return Err(Error::limit("LIMIT_REFERRER_TYPES", text));
+        }
+        made.insert((self.subject.digest.clone(), artifact_type));
+        Ok(())
+    }
+
     /// The directory of a type.
     fn type_dir(&self, artifact_type: MediaType) -> Child {
         let name = names::part(artifact_type.as_str());
@@ -258,8 +287,7 @@ impl Writable for ReferrersDir {
             log::debug!("{artifact_type} is no artifact type: write it as application%2Fspdx+json");
             return Err(Error::Invalid);
         }
-        let made = (self.0.subject.digest.clone(), artifact_type.clone());
-        self.0.views.made_types.lock().insert(made);
+        self.0.make(artifact_type.clone())?;
         Ok(self.0.type_dir(artifact_type).node)
     }
 
