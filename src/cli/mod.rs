@@ -30,6 +30,7 @@ mod progress;
 mod refs;
 mod sample;
 mod shown;
+mod signals;
 mod source;
 mod status;
 mod subject;

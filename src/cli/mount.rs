@@ -9,7 +9,6 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -20,14 +19,13 @@ use ocifs::store::layout::refs::Collision;
 use ocifs::store::{View, Watch};
 use ocifs::vfs::dropbox::DropBox;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::compress::Compress;
 use super::drop_box;
 use super::error::Refusal;
 use super::inherited::Inherited;
 use super::shown::Shown;
+use super::signals::EndSignals;
 use super::source::{self, IndexMode, Mounted, Source, SourceOptions};
 use super::{Global, logging, mountpoint, output, refs};
 
@@ -164,18 +162,13 @@ fn start_daemon(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCo
     }
 }
 
-/// Why the daemon stops waiting.
-enum Event {
-    Signal,
-}
-
 fn serve(
     arguments: &Arguments,
     mountpoint: PathBuf,
     inherited: &Inherited,
 ) -> anyhow::Result<ExitCode> {
-    // Before any thread is there: a signal that comes early must not leave a mount behind.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    // First of all: a signal that comes early must not leave a mount behind.
+    let signals = EndSignals::take()?;
     let outlet = Outlet {
         messages: messages(arguments.log_file.as_deref())?,
         is_log_file: arguments.log_file.is_some(),
@@ -218,6 +211,7 @@ fn serve(
         },
         threads: arguments.threads,
     };
+    signals.hold();
     let mount = Mount::new(source.vfs.clone(), &mountpoint, &options)?;
     // From here on there is a mount, which whatever goes wrong must not leave behind.
     let daemon = Daemon {
@@ -228,7 +222,7 @@ fn serve(
         drop_box: drop_box.as_deref(),
     };
     shown.tell(mount.notifier());
-    let result = match daemon.attend(arguments, signals, &outlet) {
+    let result = match daemon.attend(arguments, &signals, &outlet) {
         Ok(Ended::FromOutside(Ok(()))) => Ok(()),
         Ok(Ended::FromOutside(Err(error))) => daemon.end().and(Err(error)),
         Ok(Ended::BySignal) => daemon.end(),
@@ -272,21 +266,11 @@ impl Daemon<'_> {
     fn attend(
         &self,
         arguments: &Arguments,
-        mut signals: Signals,
+        signals: &EndSignals,
         outlet: &Outlet<'_>,
     ) -> anyhow::Result<Ended> {
         logging::become_daemon();
         let _watch = self.watch()?;
-        let (sender, events) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                for _ in signals.forever() {
-                    if sender.send(Event::Signal).is_err() {
-                        return;
-                    }
-                }
-            })?;
         let (shown, mountpoint) = (&arguments.source, &arguments.mountpoint);
         log::info!("{} is mounted on {}", shown.display(), mountpoint.display());
         outlet.announce()?;
@@ -298,17 +282,16 @@ impl Daemon<'_> {
                 .spawn(index)?;
         }
         Ok(self
-            .wait(&events)
+            .wait(signals)
             .map_or(Ended::BySignal, Ended::FromOutside))
     }
 
     /// Waits until the mount is ended from outside, or a signal comes (`None`).
-    fn wait(&self, events: &mpsc::Receiver<Event>) -> Option<anyhow::Result<()>> {
+    fn wait(&self, signals: &EndSignals) -> Option<anyhow::Result<()>> {
         let mut looked = Instant::now();
         loop {
-            match events.recv_timeout(Duration::from_millis(100)) {
-                Ok(Event::Signal) => return None,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            if signals.wait(Duration::from_millis(100)) {
+                return None;
             }
             if let Some(result) = self.mount.wait(Duration::ZERO) {
                 return Some(result.context("the mount ended"));
