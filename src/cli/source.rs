@@ -9,6 +9,7 @@ use clap::Args;
 use ocifs::archive::{Archive, ArchiveOptions};
 use ocifs::layer::{Layers, LayersOptions};
 use ocifs::oci::Platform;
+use ocifs::store::layout::SharedBlobs;
 use ocifs::store::layout::writer::Sharing;
 use ocifs::store::{BlobSource, CacheDir, Layout, LayoutWriter, Verdicts, View, watch};
 use ocifs::vfs::Vfs;
@@ -179,16 +180,6 @@ fn open_archive(path: &Path, options: &ArchiveOptions<'_>) -> anyhow::Result<Arc
     Ok(progress::of_layers(options.layers, open)?)
 }
 
-fn refuse_shared_blobs(path: &Path, shared: &[PathBuf]) -> anyhow::Result<()> {
-    if shared.is_empty() {
-        return Ok(());
-    }
-    let path = path.display();
-    Err(Refusal::usage(format!(
-        "{path} is an archive, which has all blobs in it: --shared-blobs goes with directories"
-    )))
-}
-
 /// Opens the layout at `path`, a directory or an archive; `mounted` says how it is going to
 /// be mounted, if it is.
 ///
@@ -201,10 +192,7 @@ pub(crate) fn open(
 ) -> anyhow::Result<Source> {
     let shared = &options.layout.shared_blobs;
     let (found, needed) = match is_file(path) {
-        true => {
-            refuse_shared_blobs(path, shared)?;
-            (None, ARCHIVE_MEMORY)
-        }
+        true => (None, ARCHIVE_MEMORY),
         false => (Some(open_directory(path, shared)?), 0),
     };
     let cache = cache(options)?;
@@ -226,7 +214,9 @@ pub(crate) fn open(
                 verdicts: &verdicts,
                 cache: cache.as_ref(),
             };
-            let archive = open_archive(path, &archive_options)?;
+            // What is wrong with them is told before a first pass is waited for.
+            let shared = SharedBlobs::open(shared)?;
+            let archive = open_archive(path, &archive_options)?.with_shared(shared);
             let view = archive.view().clone();
             (Arc::new(archive), view, None)
         }

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ocifs::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::common::{Compression, Tarball, TestLayout, compress, run, tar_of};
+use super::common::{Compression, Tarball, TestLayout, compress, digest_of, run, tar_of};
 use super::{OCIFS, ocifs, stderr, stdout};
 
 /// What an old `docker save` writes of one image, in gzip.
@@ -103,6 +106,128 @@ fn exported_and_imported_again() {
     assert_eq!(layout.entries().len(), 1, "one and the same image");
 }
 
+/// An archive that lacks blobs is whole with the directory that has them.
+#[test]
+fn blobs_of_shared_directories() {
+    let layout = TestLayout::new();
+    let layer = layout.layer(Compression::Gzip, &[("etc/motd", b"hello\n")]);
+    let lost = layout.layer(Compression::Gzip, &[("lost", b"1")]);
+    layout.add_ref("app:1", &layout.image(&[layer.clone()]));
+    layout.add_ref("lost", &layout.image(std::slice::from_ref(&lost)));
+    let dir = tempfile::tempdir().unwrap();
+    let [shared, nowhere] = ["shared", "nowhere"].map(|name| dir.path().join(name));
+    fs::create_dir_all(shared.join("sha256")).unwrap();
+    let digest = digest_of(&layer.descriptor);
+    let moved = shared.join("sha256").join(digest.encoded());
+    fs::rename(layout.blob_path(&layer.descriptor), moved).unwrap();
+    fs::remove_file(layout.blob_path(&lost.descriptor)).unwrap();
+    let archive = dir.path().join("archive.tar");
+    let names = ["oci-layout", "index.json", "blobs"];
+    let mut words = vec!["-cf", text(&archive), "-C", text(layout.path())];
+    words.extend(names);
+    assert!(run("tar", &words).status.success());
+    let out = dir.path().join("out.tar");
+    let rows: &[(&str, &[&str], i32, &str)] = &[
+        (
+            "without",
+            &[
+                "cat",
+                "--index=off",
+                text(&archive),
+                "app:1/layers/00/etc/motd",
+            ],
+            1,
+            "BLOB_MISSING",
+        ),
+        (
+            "with",
+            &[
+                "cat",
+                "--index=off",
+                "--shared-blobs",
+                text(&shared),
+                text(&archive),
+                "app:1/layers/00/etc/motd",
+            ],
+            0,
+            "",
+        ),
+        (
+            "lost",
+            &[
+                "cat",
+                "--index=off",
+                "--shared-blobs",
+                text(&shared),
+                text(&archive),
+                "lost/layers/00/lost",
+            ],
+            1,
+            "BLOB_MISSING",
+        ),
+        (
+            "export",
+            &[
+                "export",
+                "--shared-blobs",
+                text(&shared),
+                text(&archive),
+                "app:1",
+                "-o",
+                text(&out),
+            ],
+            0,
+            "",
+        ),
+        (
+            "no such directory",
+            &[
+                "ls",
+                "--index=off",
+                "--shared-blobs",
+                text(&nowhere),
+                text(&archive),
+            ],
+            1,
+            "nowhere",
+        ),
+    ];
+    for (name, arguments, status, said) in rows {
+        let output = ocifs(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(*status),
+            "{name}: {}",
+            stderr(&output)
+        );
+        assert!(
+            stderr(&output).contains(said),
+            "{name}: {}",
+            stderr(&output)
+        );
+    }
+    // What comes of that needs the directory no more.
+    let output = ocifs(&["cat", "--index=off", text(&out), "app:1/layers/00/etc/motd"]);
+    assert_eq!(stdout(&output), "hello\n", "{}", stderr(&output));
+    let target = TestLayout::new();
+    let output = ocifs(&["import", text(target.path()), text(&out)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // Only the archive with all blobs can be brought in without it.
+    let output = ocifs(&[
+        "import",
+        "--shared-blobs",
+        text(&shared),
+        text(target.path()),
+        text(&archive),
+    ]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(&digest_of(&lost.descriptor).to_string()),
+        "{}",
+        stderr(&output)
+    );
+}
+
 #[test]
 fn what_writes_says_why_not() {
     let sample = Sample::new();
@@ -127,12 +252,6 @@ fn what_writes_says_why_not() {
             &["import", archive, archive],
             2,
             "archives are only read",
-        ),
-        (
-            "shared blobs",
-            &["ls", "--shared-blobs", here, archive],
-            2,
-            "--shared-blobs goes with directories",
         ),
         (
             "a mount that deletes",
@@ -195,4 +314,44 @@ fn what_is_no_archive_is_told_in_one_line() {
             assert_eq!(error.lines().count(), 1, "{name}: {error}");
         }
     }
+}
+
+/// A mount that waits for the first pass over an archive ends as soon as it is told to.
+#[test]
+fn who_waits_for_the_first_pass_can_be_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (archive, here) = (dir.path().join("huge.tar.gz"), dir.path().join("here"));
+    fs::create_dir(&here).unwrap();
+    fs::write(&archive, b"\x1f\x8b\x08\0\0\0\0\0\0\xff").unwrap();
+    // Holes cost nothing but the time to hash them, which is minutes.
+    let file = fs::File::options().write(true).open(&archive).unwrap();
+    file.set_len(100 << 30).unwrap();
+    let cache = dir.path().join("cache");
+    let mut child = Command::new(OCIFS)
+        .args(["mount", "--foreground", "--cache-dir", text(&cache)])
+        .args([&archive, &here])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let open_files = format!("/proc/{}/fd", child.id());
+    let is_archive =
+        |entry: fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|to| to == archive);
+    let began = Instant::now();
+    while !fs::read_dir(&open_files).unwrap().flatten().any(is_archive) {
+        assert!(began.elapsed() < Duration::from_secs(10), "it is not read");
+        thread::sleep(Duration::from_millis(5));
+    }
+    run("kill", &["-INT", &child.id().to_string()]);
+    let told = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if told.elapsed() > Duration::from_secs(5) {
+            child.kill().unwrap();
+            panic!("it goes on");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let said = "ocifs: error: interrupted; nothing is mounted\n";
+    assert_eq!(stderr(&output), said);
 }

@@ -25,7 +25,7 @@
 //! - The bytes of blobs in a plain tar are what the file holds: each is verified under the
 //!   file's identity at that time and its place, as the blobs of a directory are.
 //! - What is refused is refused whole; a blob that is missing in the layout of an archive is
-//!   missing, as in a directory.
+//!   looked for in shared directories, and missing if it is not there, as with a directory.
 
 mod contents;
 mod docker;
@@ -52,7 +52,7 @@ use table::Extent;
 use super::oci;
 use crate::layer::Layers;
 use crate::oci::Digest;
-use crate::store::layout::{self, Space, View};
+use crate::store::layout::{self, SharedBlobs, Space, View};
 use crate::store::{Blob, BlobSource, CacheDir, Identity, ReadAt, Verdicts};
 
 /// What an archive is read with.
@@ -79,6 +79,7 @@ pub struct Archive {
     marker: Vec<u8>,
     view: View,
     blobs: BTreeMap<Digest, Stored>,
+    shared: SharedBlobs,
 }
 
 impl Archive {
@@ -119,21 +120,20 @@ impl Archive {
             marker: contents.marker,
             view,
             blobs: contents.blobs,
+            shared: SharedBlobs::default(),
         })
+    }
+
+    /// The same, where blobs that it has not are looked for in shared directories.
+    #[must_use]
+    pub fn with_shared(self, shared: SharedBlobs) -> Self {
+        Self { shared, ..self }
     }
 
     /// Its index.
     #[must_use]
     pub fn view(&self) -> &View {
         &self.view
-    }
-
-    /// What is in the place of a blob.
-    fn find(&self, digest: &Digest) -> Result<&Stored, layout::Error> {
-        let missing = || layout::Error::BlobMissing {
-            digest: digest.clone(),
-        };
-        self.blobs.get(digest).ok_or_else(missing)
     }
 
     fn metadata(&self) -> Result<Metadata, layout::Error> {
@@ -171,10 +171,11 @@ impl BlobSource for Archive {
 
     fn open_blob(&self, digest: &Digest) -> Result<Blob, layout::Error> {
         let fixed = |offset, bytes| Blob::fixed(digest.clone(), self.opened, offset, bytes);
-        let extent = match self.find(digest)? {
-            Stored::At(extent) => *extent,
-            Stored::Made(bytes) => return Ok(fixed(0, Arc::clone(bytes) as Arc<dyn ReadAt>)),
-            Stored::Unusable(found) => {
+        let extent = match self.blobs.get(digest) {
+            None => return self.shared.open_blob(digest),
+            Some(Stored::At(extent)) => *extent,
+            Some(Stored::Made(bytes)) => return Ok(fixed(0, Arc::clone(bytes) as Arc<dyn ReadAt>)),
+            Some(Stored::Unusable(found)) => {
                 return Err(layout::Error::FileType {
                     path: self.path.join(oci::blob_path(digest)),
                     expected: "plain file",
@@ -192,15 +193,16 @@ impl BlobSource for Archive {
     }
 
     fn identify(&self, digest: &Digest) -> Result<Identity, layout::Error> {
-        Ok(match self.find(digest)? {
-            Stored::At(Extent { offset, len }) if self.is_decoded => {
+        Ok(match self.blobs.get(digest) {
+            None => return self.shared.identify(digest),
+            Some(Stored::At(Extent { offset, len })) if self.is_decoded => {
                 self.opened.part(*offset, *len)
             }
-            Stored::At(Extent { offset, len }) => {
+            Some(Stored::At(Extent { offset, len })) => {
                 Identity::from(&self.metadata()?).part(*offset, *len)
             }
-            Stored::Made(bytes) => self.opened.part(0, bytes.size()),
-            Stored::Unusable(_) => self.opened.part(0, 0),
+            Some(Stored::Made(bytes)) => self.opened.part(0, bytes.size()),
+            Some(Stored::Unusable(_)) => self.opened.part(0, 0),
         })
     }
 

@@ -1,7 +1,7 @@
 //! Finding, opening and listing blobs; the only builder of blob paths.
 
 use std::fs::Metadata;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, OFlags};
 
@@ -20,6 +20,75 @@ pub(super) fn below(digest: &Digest) -> String {
     format!("{}/{}", digest.algorithm_name(), digest.encoded())
 }
 
+/// Directories of blobs that several layouts share, in the order in which they are searched.
+#[derive(Debug, Default)]
+pub struct SharedBlobs(pub(super) Vec<Pinned>);
+
+impl SharedBlobs {
+    /// Opens the directories `paths`, which have blobs as `<algorithm>/<encoded>`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::FileType`], [`Error::Io`].
+    pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
+        let dirs = paths.iter().map(|path| Pinned::pin(path));
+        dirs.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Opens the blob of `digest`. Its bytes are not verified by that.
+    ///
+    /// # Errors
+    /// As [`Layout::open_blob`].
+    pub fn open_blob(&self, digest: &Digest) -> Result<Blob, Error> {
+        open(self.places(digest), digest)
+    }
+
+    /// Where the blob of `digest` is and in which state, without opening it.
+    ///
+    /// # Errors
+    /// [`Error::BlobMissing`] if no directory has it.
+    pub fn identify(&self, digest: &Digest) -> Result<Identity, Error> {
+        Ok(Identity::from(&stat(self.places(digest), digest)?))
+    }
+
+    fn places<'a>(
+        &'a self,
+        digest: &Digest,
+    ) -> impl Iterator<Item = (&'a Pinned, String)> + use<'a> {
+        let below = below(digest);
+        self.0.iter().map(move |dir| (dir, below.clone()))
+    }
+}
+
+/// Opens the blob of `digest` at the first of these places that has it.
+fn open<'a>(
+    mut places: impl Iterator<Item = (&'a Pinned, String)>,
+    digest: &Digest,
+) -> Result<Blob, Error> {
+    let opened = places.find_map(|(dir, path)| present(dir.open_file(&path)));
+    let (file, metadata) = opened.ok_or_else(|| missing(digest))??;
+    Ok(Blob::of(digest.clone(), file, &metadata))
+}
+
+/// What `lstat` says of the blob of `digest` at the first of these places that has it.
+fn stat<'a>(
+    mut places: impl Iterator<Item = (&'a Pinned, String)>,
+    digest: &Digest,
+) -> Result<Metadata, Error> {
+    let found = places.find_map(|(dir, path)| present(dir.stat(&path)));
+    found.ok_or_else(|| missing(digest))?
+}
+
+/// Nothing if it is not there.
+fn present<T>(result: Result<T, Error>) -> Option<Result<T, Error>> {
+    (!matches!(result, Err(Error::Missing { .. }))).then_some(result)
+}
+
+fn missing(digest: &Digest) -> Error {
+    Error::BlobMissing {
+        digest: digest.clone(),
+    }
+}
+
 impl Layout {
     /// Opens the blob of `digest`, from the layout or else from a shared directory.
     /// Its bytes are not verified by that.
@@ -28,16 +97,7 @@ impl Layout {
     /// [`Error::BlobMissing`] if no directory has it; [`Error::FileType`] if what is
     /// there is not a regular file.
     pub fn open_blob(&self, digest: &Digest) -> Result<Blob, Error> {
-        for (dir, path) in self.places(digest) {
-            match dir.open_file(&path) {
-                Ok((file, metadata)) => return Ok(Blob::of(digest.clone(), file, &metadata)),
-                Err(Error::Missing { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::BlobMissing {
-            digest: digest.clone(),
-        })
+        open(self.places(digest), digest)
     }
 
     /// What `lstat` says of the file that holds `digest`, without opening it.
@@ -45,16 +105,7 @@ impl Layout {
     /// # Errors
     /// [`Error::BlobMissing`] if no directory has it.
     pub fn stat_blob(&self, digest: &Digest) -> Result<Metadata, Error> {
-        for (dir, path) in self.places(digest) {
-            match dir.stat(&path) {
-                Ok(metadata) => return Ok(metadata),
-                Err(Error::Missing { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::BlobMissing {
-            digest: digest.clone(),
-        })
+        stat(self.places(digest), digest)
     }
 
     /// The digests of all blobs of one algorithm that the layout itself holds, in the
@@ -89,10 +140,8 @@ impl Layout {
         &'a self,
         digest: &Digest,
     ) -> impl Iterator<Item = (&'a Pinned, String)> + use<'a> {
-        let below = below(digest);
         let own = (&self.dir, path(digest));
-        let shared = self.shared.iter().map(move |dir| (dir, below.clone()));
-        std::iter::once(own).chain(shared)
+        std::iter::once(own).chain(self.shared.places(digest))
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>, Error> {

@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::Value;
 
+pub use blobs::SharedBlobs;
 pub use committer::{Committed, Committer};
 pub use find::Resolved;
 pub use index::View;
@@ -177,7 +178,7 @@ impl Space {
 #[derive(Debug)]
 pub struct Layout {
     dir: Pinned,
-    shared: Vec<Pinned>,
+    shared: SharedBlobs,
 }
 
 impl Layout {
@@ -189,10 +190,7 @@ impl Layout {
     /// not a layout; [`Error::FileType`] also if `blobs` is a symbolic link.
     pub fn open(path: &Path, shared: &[PathBuf]) -> Result<Self, Error> {
         let dir = Pinned::pin(path)?;
-        let shared = shared
-            .iter()
-            .map(|path| Pinned::pin(path))
-            .collect::<Result<_, _>>()?;
+        let shared = SharedBlobs::open(shared)?;
         let layout = Self { dir, shared };
         layout.check_version()?;
         layout.check_blobs()?;

@@ -54,7 +54,7 @@ impl SharedDirectory {
             let disk = disk.map_err(|source| pinned.io("open", "", source))?;
             Ok(Self::on(Arc::new(disk), &pinned.path))
         };
-        layout.shared.iter().map(open).collect()
+        layout.shared.0.iter().map(open).collect()
     }
 
     /// Whether it still has a blob that was seen there.
