@@ -17,6 +17,7 @@ use crate::common::{
     Compression, Ext4, Need, Tarball, TestLayout, TestMount, digest_of, has, host_architecture,
     run_ok, skip, verify_layout,
 };
+use crate::round_trips::{OF_ENGINES, Scene};
 
 const NEEDS: &[Need] = &[
     Need::Fuse,
@@ -24,6 +25,7 @@ const NEEDS: &[Need] = &[
     Need::Tool("containerd"),
     Need::Tool("dockerd"),
     Need::Tool("skopeo"),
+    Need::Tool("umoci"),
 ];
 
 /// How long an engine may take to answer for the first time.
@@ -164,15 +166,20 @@ impl Engines {
 
     /// What a client prints.
     fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let printed = self.try_run(program, arguments);
+        printed.unwrap_or_else(|said| panic!("{program} {arguments:?}: {said}"))
+    }
+
+    /// The same, or why it failed.
+    fn try_run(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
         let output = self.command(program).args(arguments).output();
         let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
         let [out, err] = [output.stdout, output.stderr]
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        assert!(
-            output.status.success(),
-            "{program} {arguments:?}: {out}{err}"
-        );
-        out
+        match output.status.success() {
+            true => Ok(out),
+            false => Err(out + &err),
+        }
     }
 }
 
@@ -209,62 +216,47 @@ fn images_go_into_engines_and_come_back() {
     let Some(engines) = Engines::start(NAME) else {
         return;
     };
-    let layout = TestLayout::new();
-    let layers = [Compression::Gzip, Compression::None].map(|kind| {
-        layout.layer(
-            kind,
-            &[("etc/", b""), (&format!("etc/{kind:?}"), b"hello\n")],
-        )
+    let scene = Scene::new();
+    scene.send(NAME, &OF_ENGINES, &|program, words| {
+        engines.try_run(program, words)
     });
-    let image = layout.image(&layers);
-    layout.add_containerd_ref("docker.io/library/app:1", "1", &image);
-    let own = layout.image_for(&format!("linux/{}", host_architecture()), &layers[1..]);
-    let other = layout.image_for("linux/s390x", &layers[..1]);
-    layout.add_ref("multi:1", &layout.image_index(&[other, own.clone()]));
-    let mount = TestMount::start(layout.path());
-    let archive = |name: &str, kind: &str| -> String {
-        let path: PathBuf = mount.join(name).join(format!("export/{kind}-archive.tar"));
-        path.display().to_string()
-    };
-    for (name, tag, manifest) in [
-        ("docker.io/library/app:1", "app:1", &image),
-        ("multi:1", "multi:1", &own),
-    ] {
-        engines.run("docker", &["load", "-q", "-i", &archive(name, "docker")]);
-        let inspected = engines.run("docker", &["image", "inspect", tag]);
-        let inspected: Value = serde_json::from_str(&inspected).expect("it is JSON");
-        let config = document(&layout, manifest)["config"].clone();
-        assert_eq!(inspected[0]["Id"], config["digest"], "{name}");
-        let diff_ids = document(&layout, &config)["rootfs"]["diff_ids"].clone();
-        assert_eq!(inspected[0]["RootFS"]["Layers"], diff_ids, "{name}");
-        let saved = layout.path().join("saved.tar");
-        engines.run("docker", &["save", "-o", &saved.display().to_string(), tag]);
-        let back = import(&saved);
-        let manifest = document(&back, &back.entries()[0]);
-        assert_eq!(
-            manifest["config"]["digest"], config["digest"],
-            "{name} came back"
-        );
-    }
-    let from = archive("docker.io/library/app:1", "oci");
-    let imported = ["images", "import", "--no-unpack", &from];
-    engines.run("ctr", &imported);
-    let listed = engines.run("ctr", &["images", "ls"]);
-    let digest = digest_of(&image);
-    let is_it =
-        |line: &str| line.contains("docker.io/library/app:1") && line.contains(digest.as_str());
-    assert!(listed.lines().any(is_it), "{listed}");
-    let exported = layout.path().join("exported.tar");
-    let to = exported.display().to_string();
-    engines.run("ctr", &["images", "export", &to, "docker.io/library/app:1"]);
-    let back = import(&exported);
-    assert_eq!(back.entries()[0]["digest"], json!(digest.as_str()));
+    full_names_stay(&engines);
     if engines.driver == DRIVERS[0] {
         images_come_out_of_the_store(&engines);
     } else {
         let reason = "Docker cannot use overlay2 here";
         skip("images_come_out_of_the_store", reason);
     }
+}
+
+/// An image with the names that containerd gives is known to both under the full one.
+fn full_names_stay(engines: &Engines) {
+    const FULL: &str = "docker.io/library/full:1";
+    let layout = TestLayout::new();
+    let layer = layout.layer(Compression::Gzip, &[("etc/motd", b"hello\n")]);
+    let image = layout.image(&[layer]);
+    layout.add_containerd_ref(FULL, "1", &image);
+    let mount = TestMount::start(layout.path());
+    let archive = |kind: &str| {
+        let path = mount.join(FULL).join(format!("export/{kind}-archive.tar"));
+        path.display().to_string()
+    };
+    engines.run("docker", &["load", "-q", "-i", &archive("docker")]);
+    let inspected = engines.run("docker", &["image", "inspect", "full:1"]);
+    let inspected: Value = serde_json::from_str(&inspected).expect("it is JSON");
+    let config = document(&layout, &image)["config"].clone();
+    assert_eq!(inspected[0]["Id"], config["digest"]);
+    let diff_ids = document(&layout, &config)["rootfs"]["diff_ids"].clone();
+    assert_eq!(inspected[0]["RootFS"]["Layers"], diff_ids);
+    engines.run("ctr", &["images", "import", "--no-unpack", &archive("oci")]);
+    let listed = engines.run("ctr", &["images", "ls"]);
+    let digest = digest_of(&image);
+    let is_it = |line: &str| line.contains(FULL) && line.contains(digest.as_str());
+    assert!(listed.lines().any(is_it), "{listed}");
+    let exported = layout.path().join("exported.tar");
+    let to = exported.display().to_string();
+    engines.run("ctr", &["images", "export", &to, FULL]);
+    assert_eq!(digest_of(&import(&exported).entries()[0]), digest);
 }
 
 /// All that a layer may have, and a second one that takes some of it away.

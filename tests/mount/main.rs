@@ -30,6 +30,7 @@ mod patience;
 mod referrers;
 mod refs_writing;
 mod rootfs;
+mod round_trips;
 mod sample;
 mod session_posix;
 mod session_publish;
