@@ -67,6 +67,17 @@ impl Stored {
     }
 }
 
+/// The image as an archive of `docker save`, whose layers are plain tars.
+#[derive(Debug)]
+pub struct DockerArchive {
+    /// As it is saved.
+    pub plain: PathBuf,
+    /// As people pack it then.
+    pub gzip: PathBuf,
+    /// How many bytes it has as it is saved.
+    pub size: u64,
+}
+
 /// As buildah, podman and skopeo write it: a marker after each MiB.
 pub const GZIP: &str = "gzip";
 /// As docker writes it: one plain stream.
@@ -100,6 +111,30 @@ impl Input {
             make_file(&dir, megabytes << 20).unwrap_or_else(|error| panic!("no input: {error}"));
         }
         Self::read(dir).unwrap_or_else(|error| panic!("target/bench is damaged: {error}"))
+    }
+
+    /// The image as `docker save` writes it; makes it if it was not made yet.
+    pub fn docker_archive(&self) -> DockerArchive {
+        let place = |name: &str| self.dir.join(name);
+        let (plain, gzip) = (place("docker.tar"), place("docker.tar.gz"));
+        if !gzip.exists() {
+            super::say("making an archive of docker");
+            let half = place("half");
+            for old in [&plain, &half] {
+                let _ = fs::remove_file(old);
+            }
+            let from = format!("oci:{}:{REF}", place(GZIP).display());
+            let to = format!("docker-archive:{}:{REF}:1", half.display());
+            run_ok("skopeo", &["copy", "-q", &from, &to]);
+            fs::rename(&half, &plain).expect("target is writable");
+            let out = File::create(&half).expect("target is writable");
+            let mut command = Command::new("gzip");
+            let status = command.args(["-6nc"]).arg(&plain).stdout(out).status();
+            assert!(status.is_ok_and(|status| status.success()), "{command:?}");
+            fs::rename(&half, &gzip).expect("target is writable");
+        }
+        let size = fs::metadata(&plain).expect("it was made").len();
+        DockerArchive { plain, gzip, size }
     }
 
     fn read(dir: PathBuf) -> io::Result<Self> {

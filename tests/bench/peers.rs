@@ -50,7 +50,7 @@ pub struct Bench {
 
 type Group = fn(&mut Bench);
 
-const GROUPS: [(&str, Group); 9] = [
+const GROUPS: [(&str, Group); 10] = [
     ("pass", rows::pass::run),
     ("toc", rows::toc::run),
     ("start", rows::start::run),
@@ -60,6 +60,7 @@ const GROUPS: [(&str, Group); 9] = [
     ("linear", rows::linear::run),
     ("tree", rows::tree::run),
     ("browse", rows::browse::run),
+    ("archive", rows::archive::run),
 ];
 
 fn main() {

@@ -1,5 +1,6 @@
 //! The groups of rows, one file each.
 
+pub mod archive;
 pub mod browse;
 pub mod linear;
 pub mod memory;
