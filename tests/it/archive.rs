@@ -2,6 +2,7 @@
 
 mod changes;
 mod hostile;
+mod odd_tars;
 mod same;
 
 use std::collections::BTreeMap;

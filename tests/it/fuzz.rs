@@ -14,7 +14,7 @@ use crate::targets::zstd_checkpoints;
 const ROUNDS: u64 = 5000;
 
 /// A try with one of these costs a hundred times as much as others.
-const SLOW: [(&str, u64); 2] = [(CHECKPOINTS, 300), ("ingest", 1500)];
+const SLOW: [(&str, u64); 3] = [(CHECKPOINTS, 300), ("ingest", 1500), ("archive", 1500)];
 
 const CHECKPOINTS: &str = "zstd_checkpoints";
 
@@ -128,6 +128,11 @@ fn documents() -> TestResult {
 #[test]
 fn tar_split() -> TestResult {
     run("tar_split")
+}
+
+#[test]
+fn archive() -> TestResult {
+    run("archive")
 }
 
 #[test]

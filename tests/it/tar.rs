@@ -1,7 +1,7 @@
 //! The tar room against those who write tars: what GNU tar, bsdtar and the `tar` crate
 //! make of a tree must be read as that tree.
 
-mod archives;
+pub(crate) mod archives;
 mod differential;
 mod readers;
 mod rules;

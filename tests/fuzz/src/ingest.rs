@@ -12,8 +12,8 @@ use std::fs;
 use std::io::Write;
 use std::sync::Arc;
 
-use ocifs::ingest::{Error, Ingest, IngestOptions, Name, Prepared};
-use ocifs::oci::{Descriptor, json};
+use ocifs::ingest::{Error, Ingest, IngestOptions, Kind, Name, Prepared};
+use ocifs::oci::{Descriptor, Digest, json};
 use ocifs::store::layout::init;
 use ocifs::store::layout::refs::Collision;
 use ocifs::store::{Layout, LayoutWriter, Verdicts};
@@ -82,6 +82,20 @@ impl Target {
         let applied = prepared.apply(&mut draft, Collision::Replace);
         assert!(applied.is_ok(), "{applied:?}");
     }
+}
+
+/// Digests and sizes of the images that would be brought in, if these bytes are an archive.
+pub fn images_of_archive(bytes: &[u8]) -> Option<Vec<(Digest, u64)>> {
+    TARGET.with(|target| {
+        let target = target.get_or_init(Target::new);
+        let ingest = Ingest::new(target.writer.clone(), IngestOptions::default());
+        let name = Name::of_file(b"dropped").expect("it is a name");
+        let prepared = ingest.prepare_file(&bytes.to_vec(), &name).ok()?;
+        let is_archive = matches!(prepared.kind(), Kind::OciArchive | Kind::DockerArchive);
+        let images = prepared.images().iter();
+        let images = images.map(|image| (image.digest.clone(), image.size));
+        is_archive.then(|| images.collect())
+    })
 }
 
 /// What came of an import, as text.

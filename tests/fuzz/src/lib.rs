@@ -11,6 +11,7 @@
 )]
 
 pub mod access;
+pub mod archive;
 pub mod blocks;
 pub mod documents;
 pub mod gzip;

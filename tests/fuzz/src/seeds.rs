@@ -12,7 +12,7 @@ use ocifs::store::{Blob, CacheDir, Verdicts, verify};
 
 use super::random::Random;
 use super::{
-    documents, gzip, ingest, json, names, tar, tar_split, toc_file, zstd, zstd_checkpoints,
+    archive, documents, gzip, ingest, json, names, tar, tar_split, toc_file, zstd, zstd_checkpoints,
 };
 
 /// A parser, what must hold of it, and what it is tried on first.
@@ -26,7 +26,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target {
         name: "gzip",
         check: gzip::check,
@@ -71,6 +71,11 @@ pub const TARGETS: [Target; 10] = [
         name: "ingest",
         check: ingest::check,
         seeds: Golden::drops,
+    },
+    Target {
+        name: "archive",
+        check: archive::check,
+        seeds: Golden::archives,
     },
     Target {
         name: "tar_split",
@@ -194,6 +199,26 @@ impl Golden {
         Ok(drops)
     }
 
+    /// Archives of both dialects: by tools, as they are and decoded, and one with everything
+    /// that a member may be.
+    fn archives(&self) -> io::Result<Vec<Vec<u8>>> {
+        let found = self.bytes(|name| name.contains("-archive.tar") && !name.starts_with("fuzz-"));
+        let mut archives = found?;
+        for archive in archives.clone() {
+            if archive.starts_with(b"\x1f\x8b") {
+                let mut decoded = Vec::new();
+                flate2::read::MultiGzDecoder::new(&archive[..]).read_to_end(&mut decoded)?;
+                archives.push(::zstd::stream::encode_all(&decoded[..], 1)?);
+                archives.push(decoded);
+            }
+        }
+        archives.push(small_layout(b"plain"));
+        archives.push(gzip_of(&small_layout(b"packed"))?);
+        archives.push(small_docker(b"plain"));
+        archives.push(gzip_of(&small_docker(b"packed"))?);
+        Ok(archives)
+    }
+
     /// The files of Tocs that are kept for compressed tars.
     fn tocs(&self) -> io::Result<Vec<Vec<u8>>> {
         let is_layer = |name: &str| {
@@ -209,6 +234,61 @@ impl Golden {
         let tocs = blobs.iter().map(|blob| toc(blob));
         tocs.filter_map(Result::transpose).collect()
     }
+}
+
+/// A tar of these files and links, one of which is there twice.
+fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = ::tar::Builder::new(Vec::new());
+    for (path, bytes) in files.iter().chain(files.first()) {
+        let mut header = ::tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        let added = builder.append_data(&mut header, path, *bytes);
+        added.expect("a vector takes all");
+    }
+    for (path, kind) in [
+        ("link", ::tar::EntryType::Symlink),
+        ("hard", ::tar::EntryType::Link),
+        ("pipe", ::tar::EntryType::Fifo),
+    ] {
+        let mut header = ::tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        let added = match kind {
+            ::tar::EntryType::Fifo => builder.append_data(&mut header, path, &[][..]),
+            _ => builder.append_link(&mut header, path, "oci-layout"),
+        };
+        added.expect("a vector takes all");
+    }
+    builder.into_inner().expect("a vector takes all")
+}
+
+/// A layout with one blob, which is no manifest.
+fn small_layout(blob: &[u8]) -> Vec<u8> {
+    let digest = Digest::of(blob);
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"a/b","digest":"{digest}","size":{}}}]}}"#,
+        blob.len()
+    );
+    tar_of(&[
+        (&format!("blobs/sha256/{}", digest.encoded()), blob),
+        ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#),
+        ("index.json", index.as_bytes()),
+    ])
+}
+
+/// What `docker save` makes of an image with one layer.
+fn small_docker(text: &[u8]) -> Vec<u8> {
+    let layer = tar_of(&[("file", text)]);
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+        Digest::of(&layer)
+    );
+    let manifest = br#"[{"Config":"c.json","RepoTags":["app:1"],"Layers":["l.tar"]}]"#;
+    tar_of(&[
+        ("c.json", config.as_bytes()),
+        ("l.tar", &layer),
+        ("manifest.json", manifest),
+    ])
 }
 
 /// Words that are repeated from near.

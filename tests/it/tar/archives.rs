@@ -10,7 +10,7 @@ use crate::common::{Random, TarHeader, extension, pax, pax_record, sum_block};
 const MAX_SEED: usize = 32 << 10;
 
 /// Sound archives.
-pub(super) fn seeds() -> Vec<Vec<u8>> {
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let files = fs::read_dir(golden).expect("tests/golden is readable");
     let mut paths: Vec<_> = files
@@ -246,7 +246,7 @@ const VALUES: &[&[u8]] = &[
 ];
 
 /// Damages an archive in one to three ways.
-pub(super) fn mutate(random: &mut Random, seed: &[u8]) -> Vec<u8> {
+pub(crate) fn mutate(random: &mut Random, seed: &[u8]) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for _ in 0..random.within(1..4) {
         let blocks = bytes.len() / 512;
