@@ -4,6 +4,7 @@
 //! Results go to standard output, everything else to standard error. What `ls`, `cat` and
 //! `inspect` show comes from the very tree that a mount shows.
 
+mod background;
 mod cat;
 mod commit;
 mod compress;

@@ -1,13 +1,12 @@
 //! `ocifs mount`: the daemon.
 //!
-//! Without `--foreground` the command starts itself again, in a session of its own, and
-//! returns when that one says on its standard output that the mount answers.
+//! Without `--foreground` a copy of the command goes on in a session of its own, and the
+//! command returns when that one says on its standard output that the mount answers.
 //! Until then the daemon's messages go to the same standard error.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use ocifs::store::{View, Watch};
 use ocifs::vfs::dropbox::DropBox;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::background::{self, Child, Side};
 use super::compress::Compress;
 use super::drop_box;
 use super::error::Refusal;
@@ -32,9 +32,14 @@ use super::{Global, logging, mountpoint, output, refs};
 /// What the daemon prints for the command that started it.
 const READY: &str = "ready";
 
-/// Set for a daemon that was started by another `ocifs mount`: it stays in front, and
-/// lets go of the terminal once it has said its word.
-const DAEMON: &str = "OCIFS_DAEMON";
+/// Where the daemon is, seen from whoever gave the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ground {
+    /// It is the command.
+    Front,
+    /// Behind the command, which waits for its word; then it lets go of the terminal.
+    Back,
+}
 
 /// How long a mount that was told to end may go on answering.
 const END_PATIENCE: Duration = Duration::from_secs(10);
@@ -113,35 +118,23 @@ pub(crate) fn run(mut arguments: Arguments, global: &Global) -> anyhow::Result<E
         }
         arguments.read_only = true;
     }
-    if !arguments.foreground && !is_daemon() {
-        return start_daemon(&arguments, global);
-    }
+    let ground = match arguments.foreground {
+        true => Ground::Front,
+        false => match background::fork().context("cannot start the daemon")? {
+            Side::Parent(daemon) => return wait_for(&daemon, &arguments, global),
+            Side::Child => Ground::Back,
+        },
+    };
     arguments.source = source::locate(&arguments.source)?;
     let mountpoint =
         mountpoint::check(&arguments.mountpoint, &arguments.source, &arguments.options)?;
     arguments.options.retain(|option| option != "nonempty");
-    serve(&arguments, mountpoint, &inherited)
+    serve(&arguments, mountpoint, (ground, &inherited))
 }
 
-/// Whether another `ocifs mount` started this one.
-fn is_daemon() -> bool {
-    std::env::var_os(DAEMON).is_some()
-}
-
-/// Starts the same command in a session of its own, and waits for its word.
-fn start_daemon(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
-    let program = std::env::current_exe().context("cannot find the program itself")?;
-    let mut child = Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .env(DAEMON, "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start the daemon")?;
-    let stdout = child.stdout.take().context("the daemon has no output")?;
-    let mut word = String::new();
-    BufReader::new(stdout).read_line(&mut word)?;
-    if word.trim() == READY {
+/// Waits for the daemon's word.
+fn wait_for(daemon: &Child, arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCode> {
+    if daemon.word()? == READY {
         if global.verbose > 0 {
             let (source, mountpoint) = (&arguments.source, &arguments.mountpoint);
             output::note(&format!(
@@ -153,25 +146,24 @@ fn start_daemon(arguments: &Arguments, global: &Global) -> anyhow::Result<ExitCo
         return Ok(ExitCode::SUCCESS);
     }
     // It has said on standard error what is wrong.
-    let status = child.wait()?;
-    match status.code().and_then(|code| u8::try_from(code).ok()) {
-        Some(code) if code != 0 => Ok(ExitCode::from(code)),
-        _ => Err(Refusal::failure(format!(
-            "the daemon ended early: {status}"
-        ))),
+    match daemon.wait()? {
+        Some(0) => Err(Refusal::failure("the daemon ended early")),
+        Some(code) => Ok(ExitCode::from(code)),
+        None => Err(Refusal::failure("a signal ended the daemon")),
     }
 }
 
 fn serve(
     arguments: &Arguments,
     mountpoint: PathBuf,
-    inherited: &Inherited,
+    (ground, inherited): (Ground, &Inherited),
 ) -> anyhow::Result<ExitCode> {
     // First of all: a signal that comes early must not leave a mount behind.
     let signals = EndSignals::take()?;
     let outlet = Outlet {
         messages: messages(arguments.log_file.as_deref())?,
         is_log_file: arguments.log_file.is_some(),
+        ground,
         inherited,
     };
     raise_open_files();
@@ -367,6 +359,7 @@ fn messages(log_file: Option<&Path>) -> anyhow::Result<File> {
 struct Outlet<'a> {
     messages: File,
     is_log_file: bool,
+    ground: Ground,
     inherited: &'a Inherited,
 }
 
@@ -374,7 +367,8 @@ impl Outlet<'_> {
     /// Tells whoever started this that the mount answers, and lets go of the terminal and
     /// of everything else that came from there.
     fn announce(&self) -> anyhow::Result<()> {
-        if is_daemon() {
+        let is_behind = self.ground == Ground::Back;
+        if is_behind {
             if let Err(error) = rustix::process::setsid() {
                 log::debug!("no session of its own: {error}");
             }
@@ -384,7 +378,7 @@ impl Outlet<'_> {
             // Only now: the log file may have been named by one of them.
             self.inherited.close();
         }
-        if is_daemon() || self.is_log_file {
+        if is_behind || self.is_log_file {
             rustix::stdio::dup2_stderr(&self.messages)?;
         }
         Ok(())
