@@ -4,7 +4,6 @@
 //! pass, and what commits. Those that change names hold the kernel's locks of directories
 //! meanwhile, which nothing here can help.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -44,11 +43,6 @@ const WANTED: [InitFlags; 7] = [
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_MAX_PAGES,
 ];
-
-thread_local! {
-    /// The bytes of the read that a thread is answering.
-    static READ_BUF: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// The line of somebody who waits for what nobody else waits for.
 fn own_line(caller: &Caller) -> Ino {
@@ -407,13 +401,12 @@ impl Filesystem for FuseAdapter {
         let turn = self.crew.take();
         turn.takes_long();
         guard(|| {
-            READ_BUF.with_borrow_mut(|buf| {
-                buf.resize(usize::try_from(size).unwrap_or(0), 0);
-                match self.vfs.read(Handle(fh.0), buf, offset) {
+            let size = usize::try_from(size).unwrap_or(0);
+            self.pages
+                .lend(size, |buf| match self.vfs.read(Handle(fh.0), buf, offset) {
                     Ok(len) => reply.data(&buf[..len]),
                     Err(error) => reply.error(refuse("read", Ino(ino.0), &error)),
-                }
-            });
+                });
         });
     }
 

@@ -21,6 +21,7 @@ mod crew;
 mod early;
 mod filesystem;
 mod load;
+mod pages;
 mod passthrough;
 mod replies;
 mod session;
@@ -33,6 +34,7 @@ pub use session::{Access, Mount, MountError, MountOptions, Notifier, Unmount, is
 
 use self::crew::Crew;
 use self::early::Early;
+use self::pages::Pages;
 use self::passthrough::Passthrough;
 use self::waiting::Waiting;
 use crate::vfs::{Ino, Vfs};
@@ -56,6 +58,7 @@ pub(crate) struct FuseAdapter {
     waiting: Arc<Waiting>,
     /// Those who wait for another program's last close, which may stand in the first line.
     opening: Arc<Waiting>,
+    pages: Pages,
     permissions: Permissions,
 }
 
@@ -69,6 +72,7 @@ impl FuseAdapter {
             crew: Arc::new(Crew::new(threads)),
             waiting: Arc::default(),
             opening: Arc::default(),
+            pages: Pages::default(),
         }
     }
 
