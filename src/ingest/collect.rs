@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
+use super::error::check_blob_size;
 use super::held::{Held, write_error};
 use super::{Error, sniff};
 use crate::archive::{self, Member, Members};
@@ -12,6 +13,7 @@ use crate::oci::Digest;
 use crate::oci::limits::MAX_DOCUMENT_SIZE;
 use crate::store::LayoutWriter;
 use crate::store::layout::writer::BlobWriter;
+use crate::store::verify::MAX_BLOB_SIZE;
 use crate::tar::{Content, Entry, Kind};
 
 /// The largest file that is kept in memory, in bytes: most documents.
@@ -59,6 +61,8 @@ pub(super) struct Collector<'a> {
     writer: &'a LayoutWriter,
     extent: Extent,
     max_blobs: usize,
+    /// How far the tar goes at the most, in bytes.
+    reach: u64,
     collected: Collected,
     /// Bytes in memory.
     memory: u64,
@@ -86,11 +90,17 @@ enum Bytes {
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(writer: &'a LayoutWriter, extent: Extent, max_blobs: usize) -> Self {
+    pub(super) fn new(
+        writer: &'a LayoutWriter,
+        extent: Extent,
+        max_blobs: usize,
+        reach: u64,
+    ) -> Self {
         Self {
             writer,
             extent,
             max_blobs,
+            reach,
             collected: Collected::default(),
             memory: 0,
             current: None,
@@ -156,6 +166,15 @@ impl<'a> Collector<'a> {
         if self.extent == Extent::Markers && !is_manifest {
             return Ok(());
         }
+        let end = start.saturating_add(len);
+        if len > MAX_BLOB_SIZE {
+            // A hole as well would be written, for minutes. What the tar cannot have makes it
+            // one that is cut short, which shows at its end.
+            return match end <= self.reach {
+                true => check_blob_size(len, || path.escape_ascii().to_string()),
+                false => Ok(()),
+            };
+        }
         let bytes = if len <= MAX_IN_MEMORY && self.memory + len <= MEMORY {
             self.memory += len;
             Bytes::Memory(Vec::new())
@@ -165,7 +184,7 @@ impl<'a> Collector<'a> {
         self.current = Some(Current {
             path,
             next: start,
-            end: start.saturating_add(len),
+            end,
             bytes,
         });
         Ok(())

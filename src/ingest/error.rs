@@ -7,7 +7,7 @@ use super::docker_root;
 use crate::oci::{self, DiffId, Digest};
 use crate::store::layout::refs::Refusal;
 use crate::store::layout::{self, writer};
-use crate::store::verify;
+use crate::store::verify::{self, MAX_BLOB_SIZE};
 use crate::{archive, layer, stream, tar};
 
 /// What an error means to those who asked; `vfs` makes an errno of it. Where several apply
@@ -108,6 +108,14 @@ pub enum Error {
         /// What it is.
         actual: DiffId,
     },
+    /// Something that would become a blob is larger than any that could be verified later.
+    #[error("{what} has {size} bytes, over the limit of {MAX_BLOB_SIZE} (blob size)")]
+    BlobTooLarge {
+        /// The path in an archive, or the digest; or that it is all of what was given.
+        what: String,
+        /// How many bytes it has.
+        size: u64,
+    },
     /// There are more files than can be held open until all are looked at.
     #[error("more than the limit of {limit} blobs in one import; bring it in by parts")]
     TooManyBlobs {
@@ -131,6 +139,18 @@ pub enum Error {
     /// The layout cannot be written, or does not take it.
     #[error(transparent)]
     Writer(writer::Error),
+}
+
+/// Sees that something of this size can become a blob, before any of it is written.
+///
+/// # Errors
+/// [`Error::BlobTooLarge`].
+pub(super) fn check_blob_size(size: u64, what: impl FnOnce() -> String) -> Result<(), Error> {
+    if size > MAX_BLOB_SIZE {
+        let what = what();
+        return Err(Error::BlobTooLarge { what, size });
+    }
+    Ok(())
 }
 
 impl From<writer::Error> for Error {
@@ -188,6 +208,7 @@ impl Error {
             Self::SizeMismatch { .. } => "BLOB_SIZE",
             Self::Algorithm { .. } => "DIGEST_ALGORITHM",
             Self::DiffId { .. } => "LAYER_DIFF_ID",
+            Self::BlobTooLarge { .. } => "LIMIT_BLOB_SIZE",
             Self::TooManyBlobs { .. } => "LIMIT_IMPORT_BLOBS",
             Self::TooManyFiles { .. } => "LIMIT_OPEN_FILES",
             Self::Read { .. } => "SOURCE_READ",
@@ -226,7 +247,7 @@ impl Error {
                 ErrorClass::Mismatch
             }
             Self::Algorithm { .. } => ErrorClass::Unsupported,
-            Self::TooManyBlobs { .. } => ErrorClass::Limit,
+            Self::BlobTooLarge { .. } | Self::TooManyBlobs { .. } => ErrorClass::Limit,
             Self::TooManyFiles { .. } | Self::Read { .. } => ErrorClass::Io,
             Self::Writer(error) => class_of_writer(error),
         }

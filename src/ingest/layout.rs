@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::error::check_blob_size;
 use super::held::{self, Held};
 use super::walk::{Stock, Walk, Wholeness};
 use super::{CHUNK, Error, Ingest, Kind, Prepared};
@@ -116,6 +117,7 @@ impl Blobs<'_> {
                 actual: blob.size(),
             });
         }
+        check_blob_size(blob.size(), || descriptor.digest.to_string())?;
         let mut copy = writer.blob()?;
         let mut buf = vec![0; CHUNK.min(usize::try_from(blob.size()).unwrap_or(CHUNK))];
         while copy.size() < blob.size() {

@@ -69,6 +69,7 @@ use crate::stream::Compression;
 use crate::{stream, tar};
 use artifact::ArtifactOptions;
 use collect::Extent;
+use error::check_blob_size;
 use held::Held;
 use scan::{Hashing, Scanned};
 use sniff::Content;
@@ -239,8 +240,9 @@ impl Ingest {
     /// Copies all of `source` into a file without a name.
     ///
     /// # Errors
-    /// What reading or writing says.
+    /// [`Error::BlobTooLarge`]; what reading or writing says.
     fn copy(&self, source: &dyn ReadAt, progress: &dyn Progress) -> Result<SealedBlob, Error> {
+        check_blob_size(source.size(), || "what was given".to_owned())?;
         let mut blob = self.writer.blob()?;
         let mut buf = vec![0; CHUNK];
         let mut offset = 0;

@@ -59,12 +59,14 @@ pub(super) fn scan(
     hashing: Hashing,
 ) -> Result<Scanned, Error> {
     let limits = &ingest.options.limits;
+    // As it is stored, or decoded.
+    let reach = source.size().max(limits.stream.decoded_size);
     let mut feed = Feed {
         source,
         progress,
         parser: Parser::new(limits.tar.clone()),
         tree: Ok(Builder::new(&limits.tar)),
-        collector: Collector::new(&ingest.writer, extent, limits.blobs),
+        collector: Collector::new(&ingest.writer, extent, limits.blobs, reach),
         hasher: (hashing == Hashing::Decoded).then(Hasher::sha256),
         at: 0,
         failure: None,

@@ -112,7 +112,7 @@ fn blobs_of_shared_directories() {
     let layout = TestLayout::new();
     let layer = layout.layer(Compression::Gzip, &[("etc/motd", b"hello\n")]);
     let lost = layout.layer(Compression::Gzip, &[("lost", b"1")]);
-    layout.add_ref("app:1", &layout.image(&[layer.clone()]));
+    layout.add_ref("app:1", &layout.image(std::slice::from_ref(&layer)));
     layout.add_ref("lost", &layout.image(std::slice::from_ref(&lost)));
     let dir = tempfile::tempdir().unwrap();
     let [shared, nowhere] = ["shared", "nowhere"].map(|name| dir.path().join(name));

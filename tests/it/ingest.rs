@@ -3,6 +3,7 @@
 mod archives;
 mod docker_root;
 mod files;
+mod holes;
 mod hostile;
 mod tools;
 
