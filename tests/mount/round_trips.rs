@@ -10,7 +10,7 @@
 //! - skopeo and buildah write full names into a docker-archive;
 //! - buildah takes apart what it pulls, and writes manifests of its own. It takes no artifact,
 //!   and writes a config of docker's anew;
-//! - skopeo finds no manifest of docker in a directory with several;
+//! - skopeo finds no manifest of docker by its name, only as the one of an archive;
 //! - umoci takes images, and of an index it cannot say which.
 //!
 //! A cell that is refused must be refused: where a newer tool does it, the table is to say
@@ -93,6 +93,9 @@ struct Trip<'a> {
     dir: &'a str,
 }
 
+/// What skopeo says of a manifest of docker in a layout that it shall find by its name.
+const NOT_BY_NAME: &str = "no descriptor found";
+
 const NO_ARTIFACT: Kept = NoArchive("EXPORT_NOT_AN_IMAGE");
 
 /// Those that need no daemon.
@@ -101,7 +104,7 @@ pub(crate) const ROUTES: [Route; 6] = [
         what: "skopeo, oci-archive",
         tool: "skopeo",
         form: Form::OciArchive,
-        carry: |run, trip| skopeo(run, "oci-archive:", &["--all", "--preserve-digests"], trip),
+        carry: skopeo_oci_archive,
         name: Name::Same,
         kept: [All, All, All, All],
     },
@@ -119,7 +122,7 @@ pub(crate) const ROUTES: [Route; 6] = [
         form: Form::Directory,
         carry: |run, trip| skopeo(run, "oci:", &["--all", "--preserve-digests"], trip),
         name: Name::Same,
-        kept: [All, All, All, NotTaken("no descriptor found")],
+        kept: [All, All, All, NotTaken(NOT_BY_NAME)],
     },
     Route {
         what: "umoci, directory",
@@ -184,16 +187,36 @@ pub(crate) const OF_ENGINES: [Route; 4] = [
     },
 ];
 
+/// Copies what has the name.
 fn skopeo(run: Run<'_>, transport: &str, options: &[&str], trip: &Trip<'_>) -> Result<(), String> {
-    // What is in an archive alone needs no name.
-    let name = match transport {
-        "oci:" => format!(":{}", trip.name),
-        _ => String::new(),
-    };
-    let from = format!("{transport}{}{name}", trip.from);
+    let from = format!("{transport}{}:{}", trip.from, trip.name);
+    skopeo_from(run, transport, options, &from, trip)
+}
+
+fn skopeo_from(
+    run: Run<'_>,
+    transport: &str,
+    options: &[&str],
+    from: &str,
+    trip: &Trip<'_>,
+) -> Result<(), String> {
     let to = format!("{transport}{}:{}", trip.to, trip.name);
-    let words = [&["copy", "-q"], options, &[&*from, &*to]].concat();
+    let words = [&["copy", "-q"], options, &[from, &*to]].concat();
     run("skopeo", &words).map(drop)
+}
+
+/// By its name, or else as the only one.
+fn skopeo_oci_archive(run: Run<'_>, trip: &Trip<'_>) -> Result<(), String> {
+    const TRANSPORT: &str = "oci-archive:";
+    const OPTIONS: [&str; 2] = ["--all", "--preserve-digests"];
+    let copied = skopeo(run, TRANSPORT, &OPTIONS, trip);
+    match copied {
+        Err(error) if error.contains(NOT_BY_NAME) => {
+            let from = format!("{TRANSPORT}{}", trip.from);
+            skopeo_from(run, TRANSPORT, &OPTIONS, &from, trip)
+        }
+        copied => copied,
+    }
 }
 
 /// Has umoci write the index: the image gets another name, and its own one back.
