@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 
 use crate::stream::span::SPAN_SIZE;
 
-/// How many buffers are kept for spans to come at most.
-const SPARE: usize = 16;
+/// How many buffers are kept for spans to come at most: as many as are decoded at once from
+/// a dictionary, and those that the readers of the ones before give back meanwhile.
+const SPARE: usize = 48;
 
 /// How much of the memory for spans these may take beside it, as a divisor.
 const SPARE_PART: u64 = 4;

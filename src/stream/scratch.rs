@@ -21,12 +21,20 @@ const MAX_LEN: usize = 12 << 20;
 /// What is asked of the allocator for a room at least, in bytes. So much comes from the
 /// kernel itself and goes back to it: what is smaller would stay behind in the pieces of
 /// memory that the allocator has for each thread. What is never touched costs nothing.
-pub(super) const ALLOCATED: usize = 33 << 20;
+///
+/// With what the allocator puts before it, these are whole huge pages: the kernel lets those
+/// begin where a huge page may.
+pub(super) const ALLOCATED: usize = (34 << 20) - (4 << 10);
+
+/// A huge page.
+const HUGE: usize = 2 << 20;
 
 /// Room for bytes, never cleared.
 #[derive(Default)]
 pub(super) struct Room {
     bytes: Vec<u8>,
+    /// Where in that the first huge page begins.
+    start: usize,
     /// How many of them were ever asked for.
     touched: usize,
 }
@@ -34,12 +42,14 @@ pub(super) struct Room {
 impl Room {
     /// Exactly `len` bytes of any content.
     pub(super) fn of(&mut self, len: usize) -> &mut [u8] {
-        if self.bytes.len() < len {
-            self.bytes = vec![0; len.max(ALLOCATED)];
-            ask_for_huge_pages(&self.bytes);
+        if self.bytes.len() < self.start + len {
+            self.bytes = vec![0; len.max(ALLOCATED) + HUGE];
+            let start = self.bytes.as_ptr();
+            ask_for_huge_pages(start, self.bytes.len());
+            self.start = start.align_offset(HUGE).min(HUGE);
         }
         self.touched = self.touched.max(len);
-        &mut self.bytes[..len]
+        &mut self.bytes[self.start..self.start + len]
     }
 
     fn forget_if_long(&mut self) {
@@ -49,15 +59,16 @@ impl Room {
     }
 }
 
-/// Asks the kernel to hand memory out in pieces of megabytes: the first decode is to fill
-/// several of them, and would stop thousands of times for smaller ones.
-fn ask_for_huge_pages(bytes: &[u8]) {
+/// Asks the kernel to hand the memory of `len` bytes from `start` on out in pieces of
+/// megabytes: the first decode is to fill several of them, and would stop thousands of times
+/// for smaller ones, which take seven times as long together.
+fn ask_for_huge_pages(start: *const u8, len: usize) {
     const PAGE: usize = 4096;
-    let start = bytes.as_ptr();
     let skipped = start.align_offset(PAGE);
-    let len = bytes.len().saturating_sub(skipped) / PAGE * PAGE;
+    let len = len.saturating_sub(skipped) / PAGE * PAGE;
     #[expect(unsafe_code, reason = "advice is given by address")]
-    // SAFETY: the pages lie within `bytes`, and the advice changes nothing of what they hold.
+    // SAFETY: the pages lie within memory that is allocated, and the advice changes nothing of
+    // what they hold.
     let advised = unsafe {
         let first = start.wrapping_add(skipped).cast_mut().cast();
         rustix::mm::madvise(first, len, rustix::mm::Advice::LinuxHugepage)
@@ -157,7 +168,11 @@ impl ScratchPool {
     /// A buffer for stored blocks, to be given back.
     pub(super) fn take_frame(&self) -> Vec<u8> {
         let kept = self.state.lock().frames.pop();
-        kept.unwrap_or_else(|| Vec::with_capacity(ALLOCATED))
+        kept.unwrap_or_else(|| {
+            let frame = Vec::with_capacity(ALLOCATED);
+            ask_for_huge_pages(frame.as_ptr(), frame.capacity());
+            frame
+        })
     }
 
     /// Keeps such a buffer for the next one.
@@ -186,6 +201,21 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn a_room_begins_with_a_huge_page_and_stays() {
+        let mut room = Room::default();
+        assert!(room.of(0).is_empty());
+        let place = room.of(1).as_ptr();
+        assert_eq!(place.align_offset(HUGE), 0);
+        for len in [ALLOCATED, 5, ALLOCATED + HUGE] {
+            assert_eq!(room.of(len).len(), len);
+        }
+        room.of(1)[0] = 7;
+        assert_eq!(room.of(9)[0], 7);
+        room.forget_if_long();
+        assert!(room.bytes.is_empty());
+    }
 
     #[test]
     fn no_more_than_a_few_decode_at_once() {

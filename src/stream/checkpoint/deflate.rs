@@ -12,6 +12,9 @@
 
 use std::ops::RangeInclusive;
 
+use parking_lot::Mutex;
+use zstd::zstd_safe::DCtx;
+
 use crate::store::ReadAt;
 use crate::stream::error::Error;
 use crate::stream::gzip::{Decoder, Event};
@@ -61,10 +64,16 @@ pub(in crate::stream) fn pack(
 /// # Errors
 /// [`Error::Truncated`] where `packed` is not a window of that length.
 pub(in crate::stream) fn unpack(packed: &[u8], len: u32) -> Result<Vec<u8>, Error> {
-    let len = len as usize;
-    match zstd::bulk::decompress(packed, len) {
-        Ok(window) if window.len() == len => Ok(window),
-        _ => Err(Error::Truncated),
+    /// To make one takes longer than unpacking does.
+    static CONTEXTS: Mutex<Vec<DCtx<'static>>> = Mutex::new(Vec::new());
+    let mut context = CONTEXTS.lock().pop().unwrap_or_else(DCtx::create);
+    let mut window = vec![0; len as usize];
+    let unpacked = context.decompress(&mut window[..], packed);
+    CONTEXTS.lock().push(context);
+    if unpacked == Ok(window.len()) {
+        Ok(window)
+    } else {
+        Err(Error::Truncated)
     }
 }
 

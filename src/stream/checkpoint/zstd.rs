@@ -78,20 +78,31 @@ pub struct Density {
     /// How far checkpoints are apart, in decoded bytes, while they are cheap: a random read
     /// decodes half of it on average. Where they are dear, twice as far.
     pub spacing: u32,
-    /// A checkpoint that makes the heap grow beyond this share of the stored bytes before
-    /// it, in thousandths, is left out.
+    /// A checkpoint that makes the heap grow beyond this share of the stored bytes that
+    /// count before it ([`counted`]), in thousandths, is left out.
     pub max_share: u32,
 }
 
 /// Up to how much of [`Density::max_share`] checkpoints count as cheap, and from where on as
 /// dear, in thousandths of it. In between, where most layers end, their distance grows.
-const CHEAP: RangeInclusive<u64> = 130..=185;
+const CHEAP: RangeInclusive<u64> = 145..=190;
+
+/// Which part of the stored bytes counts from the start, as a divisor. Layers often begin
+/// with what is stored in few bytes: there would be no checkpoint among much that is decoded,
+/// and what the first ones cost would keep the others far apart for long.
+const HEAD_START: u64 = 8;
+
+/// How many stored bytes count for what checkpoints may cost, where a frame of `stored` is
+/// gone through up to `covered`. In the end those are all.
+fn counted(covered: u64, stored: u64) -> u64 {
+    stored / HEAD_START + (covered - covered / HEAD_START)
+}
 
 impl Default for Density {
     fn default() -> Self {
         Self {
             min_frame: 8 << 20,
-            spacing: 4 << 20,
+            spacing: 7 << 19,
             max_share: 100,
         }
     }
@@ -104,8 +115,8 @@ impl Density {
         u64::from(self.spacing) * 2
     }
 
-    /// How far the next checkpoint should be, when the heap has `used` bytes for the
-    /// `covered` stored ones: first what makes reads fast, then what keeps it small.
+    /// How far the next checkpoint should be, when the heap has `used` bytes for
+    /// `covered` stored ones that count: first what makes reads fast, then what keeps it small.
     fn spacing(&self, used: u64, covered: u64) -> u64 {
         let most = (covered.saturating_mul(self.max_share.into()) / 1000).max(1);
         let share = (used.saturating_mul(1000) / most).clamp(*CHEAP.start(), *CHEAP.end());
@@ -240,7 +251,9 @@ impl<'a> Search<'a> {
         let max_interval = self.density.max_interval();
         let mut lookahead =
             Lookahead::new(self.source, self.table, spans, first_block, max_interval);
-        let mut covered = 0;
+        let end = self.place(SpanId(self.spans.end));
+        let stored = end.0.saturating_sub(frame_at.0);
+        let mut covered = counted(0, stored);
         loop {
             if stop() {
                 return Err(Error::Stopped.into());
@@ -253,7 +266,7 @@ impl<'a> Search<'a> {
             if first.span.0 == self.spans.start {
                 self.decode_start(frame_at, &interval)?;
             } else {
-                covered = self.place(first.span).0 - frame_at.0;
+                covered = counted(self.place(first.span).0 - frame_at.0, stored);
                 self.add(&header, &interval, covered)?;
             }
             let window = usize::try_from(header.window).unwrap_or(usize::MAX);
@@ -288,7 +301,7 @@ impl<'a> Search<'a> {
     }
 
     /// Makes the checkpoint before `spans` and decodes them from it. `covered` is how many
-    /// stored bytes of the frame lie before.
+    /// stored bytes of the frame count before it.
     fn add(&mut self, header: &FrameHeader, spans: &[Ahead], covered: u64) -> Result<(), Refusal> {
         let first = &spans[0];
         let start = first.start;
@@ -374,5 +387,48 @@ impl<'a> Search<'a> {
         };
         let len = self.table.end_of(last.span).0 - self.table.start_of(first.span).0;
         usize::try_from(len).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_stored_bytes_count_in_the_end() {
+        // Covered bytes, those of the frame, and how many count.
+        let rows = [
+            (0, 0, 0),
+            (0, 800, 100),
+            (400, 800, 450),
+            (800, 800, 800),
+            (7, 7, 7),
+            (u64::MAX, u64::MAX, u64::MAX),
+        ];
+        for (covered, stored, expected) in rows {
+            let name = format!("{covered} of {stored}");
+            assert_eq!(counted(covered, stored), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn checkpoints_are_close_while_they_are_cheap() {
+        let density = Density::default();
+        let (cheap, dear) = (*CHEAP.start(), *CHEAP.end());
+        let close = u64::from(density.spacing);
+        // The share of the most that they may cost, in thousandths, and the spacing.
+        let rows = [
+            (0, close),
+            (cheap, close),
+            ((cheap + dear).div_ceil(2), close + close / 2),
+            (dear, 2 * close),
+            (1000, 2 * close),
+        ];
+        for (share, expected) in rows {
+            // Bytes of which a tenth is the most.
+            let spacing = density.spacing(share, 10_000);
+            let error = close / (dear - cheap);
+            assert!(spacing.abs_diff(expected) <= error, "{share}: {spacing}");
+        }
     }
 }
