@@ -301,6 +301,8 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What the system said, whatever was done. Where the content of a blob was read, use
+/// [`Error::of_content`]: there an early end means damage.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::of_io(&error, chain(&error))
@@ -352,13 +354,26 @@ impl From<writer::Error> for Error {
 }
 
 impl Error {
-    /// What reading some bytes said, told as `text`. They may come out of a compressed
-    /// stream, whose errors keep their own meaning.
+    /// What reading the content of a blob said: one that ends before its size has shrunk
+    /// since it was opened.
+    pub(super) fn of_content(error: &io::Error) -> Self {
+        Self::of_read(error, chain(error))
+    }
+
+    /// The same, told as `text`.
+    fn of_read(error: &io::Error, text: String) -> Self {
+        let is_shrunk = error.kind() == io::ErrorKind::UnexpectedEof && inner(error).is_none();
+        if is_shrunk {
+            return of_class(SHRUNK.class(), SHRUNK.code(), text);
+        }
+        Self::of_io(error, text)
+    }
+
+    /// What the system said, told as `text`. Bytes may come out of a compressed stream,
+    /// whose errors keep their own meaning.
     fn of_io(error: &io::Error, text: String) -> Self {
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-        let shrunk = (error.kind() == io::ErrorKind::UnexpectedEof).then_some(&SHRUNK);
-        match inner.or(shrunk) {
-            Some(error) => of_class(stream::Error::class(error), error.code(), text),
+        match inner(error) {
+            Some(error) => of_class(error.class(), error.code(), text),
             None => Self::Io {
                 errno: error.raw_os_error(),
                 text: text.into(),
@@ -398,7 +413,7 @@ impl Error {
             verify::Error::Changed { .. } => Self::damaged("BLOB_CHANGED", text),
             verify::Error::Algorithm { .. } => Self::unsupported("DIGEST_ALGORITHM", text),
             verify::Error::TooLarge { .. } => Self::limit("LIMIT_BLOB_SIZE", text),
-            verify::Error::Read { source, .. } => Self::of_io(source, text),
+            verify::Error::Read { source, .. } => Self::of_read(source, text),
         }
     }
 
@@ -497,6 +512,11 @@ impl From<ingest::Error> for Error {
             Class::Limit => Self::limit(code, text),
         }
     }
+}
+
+/// What a compressed stream said, if it is that which could not be read.
+fn inner(error: &io::Error) -> Option<&stream::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// The system's error number at the root of an error, if there is one.
@@ -652,6 +672,15 @@ mod tests {
             Error::from(verify::Error::Read { digest, source })
         };
         let system = || io::Error::from_raw_os_error(libc::EACCES);
+        let end = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let layout = |source| {
+            let (action, path) = ("read", "index.json".into());
+            Error::from(layout::Error::Io {
+                action,
+                path,
+                source,
+            })
+        };
         let rows = [
             (
                 "changed",
@@ -659,10 +688,19 @@ mod tests {
                 libc::EBADMSG,
             ),
             ("while hashing", read(changed().into()), libc::EBADMSG),
+            ("shrunk while hashing", read(end()), libc::EBADMSG),
+            ("shrunk", Error::of_content(&end()), libc::EBADMSG),
+            ("an end of something else", Error::from(end()), libc::EIO),
+            ("an end in the layout", layout(end()), libc::EIO),
             (
-                "shrunk",
-                read(io::ErrorKind::UnexpectedEof.into()),
-                libc::EBADMSG,
+                "content of a stream",
+                Error::of_content(&stream::Error::Truncated.into()),
+                libc::EUCLEAN,
+            ),
+            (
+                "content, the system",
+                Error::of_content(&system()),
+                libc::EACCES,
             ),
             (
                 "malformed",

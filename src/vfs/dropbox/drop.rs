@@ -238,12 +238,14 @@ impl Drop {
     /// Reads what is there.
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
         let mut state = self.settled_state();
-        match &mut state.bytes {
-            Bytes::None => Err(Error::Stale),
-            Bytes::Written(writer) => Ok(writer.read_at(buf, offset)?),
-            Bytes::Sealed(sealed) => Ok(sealed.read_at(buf, offset)?),
-            Bytes::Stored(digest, size) => Ok(self.stored(digest, *size)?.read_at(buf, offset)?),
-        }
+        let read = match &mut state.bytes {
+            Bytes::None => return Err(Error::Stale),
+            // These are not yet what a digest says.
+            Bytes::Written(writer) => return Ok(writer.read_at(buf, offset)?),
+            Bytes::Sealed(sealed) => sealed.read_at(buf, offset),
+            Bytes::Stored(digest, size) => self.stored(digest, *size)?.read_at(buf, offset),
+        };
+        read.map_err(|error| Error::of_content(&error))
     }
 
     /// The bytes as they are, for a reader that keeps them; `None` while they are written.
@@ -337,7 +339,8 @@ impl Drop {
     /// A writer that begins with these bytes.
     fn copy(&self, source: &dyn ReadAt) -> Result<BlobWriter, Error> {
         let mut writer = self.dropbox.commits.begin().map_err(ingest::Error::from)?;
-        writer.copy(source)?;
+        let copied = writer.copy(source);
+        copied.map_err(|error| Error::of_content(&error))?;
         Ok(writer)
     }
 

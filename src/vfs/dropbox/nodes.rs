@@ -404,7 +404,8 @@ struct ReceiptFile(Arc<dyn ReadAt>);
 
 impl OpenFile for ReceiptFile {
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
-        Ok(self.0.read_at(buf, offset)?)
+        let read = self.0.read_at(buf, offset);
+        read.map_err(|error| Error::of_content(&error))
     }
 
     fn size(&self) -> u64 {

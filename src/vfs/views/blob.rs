@@ -256,7 +256,8 @@ impl OpenBlob {
             if self.present()? != *self.verified.lock() {
                 self.verify_again()?;
             }
-            let len = self.blob.read_at(buf, offset)?;
+            let read = self.blob.read_at(buf, offset);
+            let len = read.map_err(|error| Error::of_content(&error))?;
             if self.present()? == *self.verified.lock() {
                 return Ok(len);
             }

@@ -187,7 +187,8 @@ fn read_verified(blob: &Blob) -> Result<Arc<[u8]>, Error> {
     })?;
     let len = usize::try_from(blob.size()).map_err(|_| Error::Invalid)?;
     let mut bytes = vec![0; len];
-    blob.read_at(&mut bytes, 0)?;
+    let read = blob.read_at(&mut bytes, 0);
+    read.map_err(|error| Error::of_content(&error))?;
     hasher.update(&bytes);
     let actual = hasher.finish();
     if actual == *digest {

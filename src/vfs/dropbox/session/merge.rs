@@ -255,11 +255,12 @@ impl Walk<'_> {
     fn read(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
         let size = self.size(digest).ok_or(Error::Stale)?;
         let mut bytes = vec![0; usize::try_from(size).map_err(std::io::Error::other)?];
-        match (self.own.get(digest), self.stored.get(digest)) {
-            (Some(own), _) => own.file.read_exact_at(&mut bytes, 0)?,
-            (None, Some(stored)) => drop(stored.read_at(&mut bytes, 0)?),
+        let read = match (self.own.get(digest), self.stored.get(digest)) {
+            (Some(own), _) => own.file.read_exact_at(&mut bytes, 0),
+            (None, Some(stored)) => stored.read_at(&mut bytes, 0).map(drop),
             (None, None) => return Err(Error::Stale),
-        }
+        };
+        read.map_err(|error| Error::of_content(&error))?;
         Ok(bytes)
     }
 
