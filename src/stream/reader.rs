@@ -23,6 +23,9 @@ use crate::stream::span_cache::{Parked, SpanCache, SpanKey};
 /// well, what lies far is not.
 const KEPT_ON_THE_WAY: u32 = 8;
 
+/// Which spans before one are in the cache where somebody reads on from them.
+const READ_ON: [u32; 2] = [1, 2];
+
 /// A compressed stream, read at positions of its decoded bytes.
 #[derive(Debug, Clone)]
 pub struct Stream {
@@ -196,10 +199,14 @@ impl Stream {
     }
 
     /// Up to where to decode from a dictionary, which cannot go on later: all of it for
-    /// somebody who reads on from the span before, if there is room to keep it.
+    /// somebody who reads on from the spans before, if there is room to keep it. One of them
+    /// says nothing: a read of a few bytes may lie across two spans.
     fn wanted_with(&self, id: SpanId, first: SpanId, end: SpanId) -> SpanId {
-        let goes_on = id.0 > 0 && self.cache.contains(&self.key(SpanId(id.0 - 1)));
-        if goes_on && self.cache.has_room_for(2 * self.len(first, end)) {
+        let was_read = |back: &u32| {
+            let before = id.0.checked_sub(*back);
+            before.is_some_and(|span| self.cache.contains(&self.key(SpanId(span))))
+        };
+        if READ_ON.iter().all(was_read) && self.cache.has_room_for(2 * self.len(first, end)) {
             end
         } else {
             SpanId(id.0 + 1)
