@@ -6,7 +6,8 @@
 //! - Each layer in two phases: first its whiteouts, which see only the layers below; then
 //!   its entries in the order of the tar, each replacing what is in its place.
 //! - Symlinks on the way to an entry are followed, and stop at the root; what is absent on
-//!   the way becomes a directory with mode 0755 of 0:0.
+//!   the way becomes a directory with mode 0755 of 0:0. A whiteout below a file of its own
+//!   layer is passed over: the file hides all that it could hide.
 //! - A directory given again keeps what is in it.
 //! - A hard link leads to what is at its target now, else to what was there before the
 //!   layer's own whiteouts, else to what is there after the whole layer.
@@ -127,6 +128,9 @@ impl Extracted {
     }
 
     fn extract(&mut self, below: &Self, item: &Item, hides: bool) -> Result<(), Refusal> {
+        if hidden_by(item).is_some() && self.is_below_own_file(item.split().0) {
+            return Ok(());
+        }
         let directory = self.make_directory(item.split().0)?;
         let place = join(&directory, item.split().1);
         let letter = Some(item.letter);
@@ -269,16 +273,28 @@ impl Extracted {
         Ok(here.join("/"))
     }
 
+    /// Whether a path leads through what is no directory and of the same layer.
+    fn is_below_own_file(&self, path: &str) -> bool {
+        let Ok(place) = self.resolve(path, &mut Vec::new()) else {
+            return false;
+        };
+        let is_own = |prefix: &str| {
+            let mut events = self.events.iter();
+            events.any(|event| matches!(event, Event::Put { at, .. } if at == prefix))
+        };
+        let is_file = |prefix: &str| {
+            let node = self.names.get(prefix);
+            node.is_some_and(|node| self.nodes[*node].0 != SeenKind::Directory)
+        };
+        prefixes(&place).any(|prefix| is_file(prefix) && is_own(prefix))
+    }
+
     fn make_directory(&mut self, path: &str) -> Result<String, Refusal> {
         let mut events = std::mem::take(&mut self.events);
         let place = self.resolve(path, &mut events);
         self.events = events;
         let place = place?;
-        let ends = place
-            .match_indices('/')
-            .map(|(at, _)| at)
-            .chain([place.len()]);
-        for prefix in ends.map(|end| &place[..end]) {
+        for prefix in prefixes(&place) {
             let node = self.names.get(prefix);
             if node.is_none_or(|node| self.nodes[*node].0 != SeenKind::Directory) {
                 let (at, letter, over) = (prefix.to_owned(), None, false);
@@ -329,6 +345,12 @@ pub fn hidden_by(item: &Item) -> Option<Option<&str>> {
         ".wh..opq" => Some(None),
         name => Some(Some(name)),
     }
+}
+
+/// The directories on a path, from the highest to itself.
+fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    let ends = path.match_indices('/').map(|(at, _)| at);
+    ends.chain([path.len()]).map(|end| &path[..end])
 }
 
 /// A path and a name in it.

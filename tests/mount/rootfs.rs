@@ -10,7 +10,9 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use crate::common::{Compression, Layer, Need, TestLayout, TestMount, has, real_image, run_ok};
+use crate::common::{
+    Compression, Layer, MountOptions, Need, TestLayout, TestMount, has, real_image, run_ok,
+};
 use crate::walk::{Seen, Walk};
 
 const TOOLS: &[Need] = &[
@@ -287,6 +289,70 @@ fn odd_layers_are_what_others_unpack() {
         rootfs.0.contains_key(&b"real/inside"[..]),
         "through the link"
     );
+}
+
+/// Makes images as umoci does, given a directory: `app` of two layers, the second with
+/// whiteouts and changes of type; `retyped` of three, the last with a directory that became a
+/// file, for which umoci writes whiteouts below that file. buildah refuses to unpack those.
+const UMOCI_IMAGES: &str = r#"set -eu
+    cd "$1"
+    umoci init --layout made
+    umoci new --image made:app
+    umoci unpack --image made:app bundle
+    ( cd bundle/rootfs
+      mkdir -p gone/deep stays emptied/deep dir-to-file/deep
+      for dir in gone/deep emptied/deep stays dir-to-file dir-to-file/deep; do echo x > $dir/file; done
+      echo one > hard-a; ln hard-a hard-b; ln hard-a stays/hard-c; touch -d @1000000000.25 stays
+      echo file > file-to-dir; echo old > changed; setfattr -n user.colour -v blue changed
+      ln -s stays link-to-dir; ln -s /etc/passwd outside; mkfifo fifo; mknod null c 1 3; mknod block b 7 300
+      echo suid > suid; chown 1000:4294967294 suid; chmod 6755 suid; mkdir sticky; chmod 1777 sticky
+      setfattr -n security.capability -v 0sAQAAAgAgAAAAAAAAAAAAAAAAAAA= suid
+      echo 1 > $'new\nline'; echo 2 > $'latin\xe9'; echo 3 > "$(printf 'long%.0s' {1..60})" )
+    umoci repack --refresh-bundle --image made:app bundle
+    ( cd bundle/rootfs
+      rm -r gone emptied/deep stays/hard-c file-to-dir changed link-to-dir
+      mkdir file-to-dir link-to-dir; echo inside > file-to-dir/inside; echo inside > link-to-dir/inside
+      ln -s suid changed; chmod 700 sticky; chown 77:88 outside -h )
+    umoci repack --refresh-bundle --image made:app bundle
+    ( cd bundle/rootfs; rm -r dir-to-file; echo file > dir-to-file )
+    umoci repack --image made:retyped bundle
+"#;
+
+#[test]
+fn images_of_other_tools_are_what_others_unpack() {
+    if !has("images_of_other_tools_are_what_others_unpack", TOOLS) {
+        return;
+    }
+    let made = Others::new();
+    let dir = made.dir.path().as_os_str();
+    run_ok(
+        "bash",
+        &["-c".as_ref(), UMOCI_IMAGES.as_ref(), "made".as_ref(), dir],
+    );
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    // If buildah takes it, the directories that an upper layer hides something in without
+    // naming them: they have the time of that there.
+    let rows: [(PathBuf, &str, Option<&[&str]>); 4] = [
+        (made.path("made"), "app", Some(&[])),
+        (made.path("made"), "retyped", None),
+        (golden.join("umoci-insert"), "app", Some(&["etc"])),
+        (golden.join("buildah-gzip"), "app:1", Some(&[])),
+    ];
+    for (layout, name, for_buildah) in rows {
+        let what = format!("{} {name}", layout.display());
+        let mount = MountOptions::new(&layout).arg("--read-only").start();
+        let rootfs = Walk::of(&mount.join(name).join("rootfs"));
+        let others = Others::new();
+        rootfs.assert_is(&others.umoci(&layout, name), &format!("{what}, umoci"));
+        if let Some(directories) = for_buildah {
+            let mut buildah = others.buildah(&layout, name);
+            for path in directories {
+                let seen = buildah.0.get_mut(path.as_bytes()).expect("it is there");
+                seen.mtime = rootfs.at(path).mtime;
+            }
+            rootfs.assert_is(&buildah, &format!("{what}, buildah"));
+        }
+    }
 }
 
 /// The last second that Go can count in nanoseconds, in the year 2262: umoci and buildah

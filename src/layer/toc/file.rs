@@ -17,7 +17,7 @@ use crate::tar::ErrorClass;
 const MAGIC: &[u8; 8] = b"ocifstoc";
 
 /// Another number makes all older files unread.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// More sections than this are no file of ours.
 const MAX_SECTIONS: u32 = 64;

@@ -38,10 +38,17 @@ pub(super) struct DraftName {
     pub(super) node: Draft,
 }
 
+/// How names begin that hide something of lower layers.
+///
+/// Spec: image-spec layer.md, "Whiteouts".
+const WHITEOUT: &[u8] = b".wh.";
+
 /// What to do about a directory that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absent {
     Make,
+    /// Make it, but not in the place of what is no directory.
+    MakeBeside,
     Stop,
 }
 
@@ -98,8 +105,15 @@ impl Builder {
             self.nodes[0] = self.record(entry)?;
             return Ok(());
         };
-        let directory = self.directory(directory, Absent::Make, at)?;
-        let directory = directory.expect("what is absent is made");
+        let absent = match hides_something(name, &entry.kind) {
+            true => Absent::MakeBeside,
+            false => Absent::Make,
+        };
+        let Some(directory) = self.directory(directory, absent, at)? else {
+            // umoci writes one for each name of a directory that became a file, which
+            // hides all of them itself.
+            return Ok(());
+        };
         if let tar::Kind::HardLink { target } = &entry.kind
             && let Some(node) = self.lookup(target, at)?
         {
@@ -286,8 +300,9 @@ impl Builder {
         let mut done = 0;
         let mut followed = 0;
         let mut way = vec![ROOT];
-        // The names behind `way` that lead to no directory.
-        let mut missing: Vec<Vec<u8>> = Vec::new();
+        // The names behind `way` that lead to no directory, and whether the first leads to
+        // something else.
+        let (mut missing, mut is_taken) = (Vec::<Vec<u8>>::new(), false);
         while done < rest.len() {
             let len = rest[done..].iter().position(|byte| *byte == b'/');
             let end = len.map_or(rest.len(), |len| done + len);
@@ -303,7 +318,10 @@ impl Builder {
                 name if !missing.is_empty() => missing.push(name.to_vec()),
                 name => match self.step(here, name) {
                     Step::Into(node) => way.push(node),
-                    Step::Nowhere => missing.push(name.to_vec()),
+                    step @ (Step::Nowhere | Step::Taken) => {
+                        is_taken = matches!(step, Step::Taken);
+                        missing.push(name.to_vec());
+                    }
                     Step::Follow(target) => {
                         followed += 1;
                         self.detour(followed, rest.len() - end + target.len(), at)?;
@@ -322,7 +340,8 @@ impl Builder {
         }
         let end = *way.last().unwrap_or(&ROOT);
         match absent {
-            Absent::Make => self.make(end, &missing, at).map(Some),
+            Absent::MakeBeside if is_taken && !missing.is_empty() => Ok(None),
+            Absent::Make | Absent::MakeBeside => self.make(end, &missing, at).map(Some),
             Absent::Stop => Ok(missing.is_empty().then_some(end)),
         }
     }
@@ -374,7 +393,7 @@ impl Builder {
         match self.nodes[node as usize].shape {
             Shape::Directory { .. } => Step::Into(node),
             Shape::Symlink(target) => Step::Follow(self.heap.get(target).to_vec()),
-            _ => Step::Nowhere,
+            _ => Step::Taken,
         }
     }
 
@@ -426,7 +445,21 @@ impl Builder {
 enum Step {
     Into(Draft),
     Follow(Vec<u8>),
+    /// To what is no directory.
+    Taken,
     Nowhere,
+}
+
+/// Whether this is a whiteout as it should be. What is none, though it has such a name, is
+/// refused where layers are merged.
+fn hides_something(name: &[u8], kind: &tar::Kind) -> bool {
+    let is_name = |hidden: &[u8]| match hidden {
+        b"" | b"." | b".." => false,
+        b".wh..opq" => true,
+        hidden => !hidden.starts_with(WHITEOUT),
+    };
+    let hidden = name.strip_prefix(WHITEOUT);
+    matches!(kind, tar::Kind::File(_)) && hidden.is_some_and(is_name)
 }
 
 /// The path of the directory and the name in it; `None` for the root.

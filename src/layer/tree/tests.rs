@@ -115,6 +115,29 @@ fn entries_become_a_tree() -> TestResult {
             &["- a", "f a/b 3"],
         ),
         (
+            "a file that is the parent of whiteouts stays one",
+            &["f a", "f a/.wh.b", "f a/c/.wh.d", "f a/.wh..wh..opq"],
+            &["f a 1"],
+        ),
+        (
+            "but not of what is no whiteout",
+            &["f a", "f a/.wh.", "f b", "d b/.wh.c"],
+            &["- a", "f a/.wh. 6", "- b", "d b/.wh.c"],
+        ),
+        (
+            "a whiteout makes its directory where there is none",
+            &["f b", "l c>d/../e", "f d", "f c/.wh.a", "f a/.wh.b"],
+            &[
+                "- a",
+                "f a/.wh.b 7",
+                "f b 1",
+                "l c>d/../e",
+                "f d 1",
+                "- e",
+                "f e/.wh.a 7",
+            ],
+        ),
+        (
             "T21' through a symlink",
             &["d d", "l a>d", "f a/b"],
             &["l a>d", "d d", "f d/b 3"],
