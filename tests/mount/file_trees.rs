@@ -465,6 +465,38 @@ fn a_directory_of_a_hundred_thousand_names() {
 }
 
 #[test]
+fn what_a_hundred_thousand_files_take_in_memory() {
+    const DIRS: usize = 100;
+    if !can_mount("what_a_hundred_thousand_files_take_in_memory") {
+        return;
+    }
+    let layout = TestLayout::new();
+    layout.add_ref("app", &layout.image(&[many_files(&layout, DIRS, 1_000)]));
+    let cache = tempfile::tempdir().expect("a temporary directory can be made");
+    let mount = || {
+        MountOptions::new(layout.path())
+            .cache_dir(cache.path())
+            .start()
+    };
+    assert!(
+        mount().join("app/rootfs/0000").is_dir(),
+        "its layer is known from now on"
+    );
+    let mount = mount();
+    for dir in 0..DIRS {
+        let entries = fs::read_dir(mount.join(format!("app/rootfs/{dir:04}")));
+        let sizes = entries.expect("it is a directory").map(|entry| {
+            let entry = entry.expect("an entry");
+            entry.metadata().expect("it is there").len()
+        });
+        assert_eq!(sizes.count(), 1_001);
+    }
+    // The kernel holds all of them. Nothing was read, so there is nothing in the cache.
+    let peak = mount.peak_memory() >> 20;
+    assert!(peak < 64, "{peak} MiB");
+}
+
+#[test]
 fn as_many_layers_as_there_may_be() {
     const LAYERS: usize = 4_096;
     if !can_mount("as_many_layers_as_there_may_be") {
@@ -501,6 +533,21 @@ fn as_many_layers_as_there_may_be() {
     let files = fs::read_dir(files).expect("it is ours").count();
     assert!(files < 300, "{files} files are open");
     assert!(took < Duration::from_secs(60), "took {took:?}");
+}
+
+#[test]
+fn more_layers_than_there_may_be() {
+    if !can_mount("more_layers_than_there_may_be") {
+        return;
+    }
+    let ward = Ward::new();
+    let layer = ward.layout.layer(Compression::Gzip, &[("a", b"a")]);
+    let image = ward.layout.image(&vec![layer; 10_000]);
+    ward.layout.add_ref("many", &image);
+    let mounted = ward.mount();
+    assert_eq!(mounted.names("many"), ["manifest.json"]);
+    assert_eq!(mounted.errno("many/manifest.json"), libc::EFBIG);
+    mounted.assert_good("many");
 }
 
 #[test]
