@@ -28,10 +28,12 @@ use super::tar::with_right_sums;
 /// for.
 const MAX_READ: u64 = 1 << 20;
 
-/// Where archives are written to be opened.
+/// Where archives are written to be opened, and what they are opened with.
 struct Place {
     _dir: TempDir,
     path: PathBuf,
+    verdicts: Arc<Verdicts>,
+    layers: Layers,
 }
 
 thread_local! {
@@ -42,12 +44,17 @@ impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let path = dir.path().join("archive");
-        Self { _dir: dir, path }
+        let verdicts = Arc::new(Verdicts::new(None));
+        let layers = Layers::new(LayersOptions::default(), verdicts.clone());
+        Self {
+            _dir: dir,
+            path,
+            verdicts,
+            layers,
+        }
     }
 
     fn check(&self, bytes: &[u8]) {
-        // A new file each time: verdicts hang on which one it is.
-        let _ = fs::remove_file(&self.path);
         fs::write(&self.path, bytes).expect("it can be written");
         let opened = self.open();
         if let Ok(archive) = &opened {
@@ -69,11 +76,9 @@ impl Place {
     }
 
     fn open(&self) -> Result<Archive, ocifs::archive::read::Error> {
-        let verdicts = Arc::new(Verdicts::new(None));
-        let layers = Layers::new(LayersOptions::default(), verdicts.clone());
         let options = ArchiveOptions {
-            layers: &layers,
-            verdicts: &verdicts,
+            layers: &self.layers,
+            verdicts: &self.verdicts,
             cache: None,
         };
         Archive::open(&self.path, &options)
@@ -132,7 +137,7 @@ fn check_blob(blob: &Blob, bytes: &[u8]) {
     }
     let mut random = Random::of_seed(blob.size());
     for _ in 0..3 {
-        let at = random.within(0..blob.size().min(MAX_READ).max(1));
+        let at = random.within(0..blob.size().clamp(1, MAX_READ));
         let mut part = vec![0; 700];
         let read = blob.read_at(&mut part, at).expect("it was read before");
         let at = usize::try_from(at).expect("below a MiB");
