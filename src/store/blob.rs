@@ -30,6 +30,14 @@ pub struct Identity {
     pub ctime: (i64, i64),
 }
 
+/// The clock that kernels stamp files by, or had stamped them by before they could do so more
+/// exactly: it moves some hundred times a second. Seconds and nanoseconds since the epoch.
+#[must_use]
+pub fn file_clock() -> (i64, i64) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    (now.tv_sec, now.tv_nsec)
+}
+
 impl From<&Metadata> for Identity {
     fn from(metadata: &Metadata) -> Self {
         Self {
@@ -64,6 +72,19 @@ impl fmt::Display for Identity {
 }
 
 impl Identity {
+    /// Whether every write to the file that was not seen when it was read shows in this
+    /// identity, which it had before and after; it was read from `began` to `ended`, by the
+    /// [`file_clock`].
+    ///
+    /// A kernel that stamps files by that clock gives two writes within one tick of it the
+    /// same time: no write that comes later than `began` has one that is before that. One
+    /// that stamps them more exactly gives each write after the first look another time,
+    /// and it is known by a time that the clock has not reached.
+    #[must_use]
+    pub fn tells_of_writes(&self, began: (i64, i64), ended: (i64, i64)) -> bool {
+        self.ctime < began || ended < self.ctime
+    }
+
     /// The identity of `size` bytes at `offset` of the file with this one.
     #[must_use]
     pub fn part(self, offset: u64, size: u64) -> Self {
@@ -236,6 +257,36 @@ mod tests {
     use super::*;
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    #[test]
+    fn which_times_tell_of_writes() -> TestResult {
+        let identity = Identity::from(&tempfile::tempfile()?.metadata()?);
+        let rows = [
+            ("long before", (9, 0), (10, 0), (10, 0), true),
+            ("the tick before", (9, 996), (10, 0), (10, 0), true),
+            ("in the same tick", (10, 0), (10, 0), (10, 0), false),
+            (
+                "in a tick that came meanwhile",
+                (10, 4),
+                (10, 0),
+                (10, 4),
+                false,
+            ),
+            (
+                "between two ticks that came",
+                (10, 5),
+                (10, 0),
+                (10, 8),
+                false,
+            ),
+            ("exactly", (10, 3), (10, 0), (10, 0), true),
+        ];
+        for (name, ctime, began, ended, expected) in rows {
+            let identity = Identity { ctime, ..identity };
+            assert_eq!(identity.tells_of_writes(began, ended), expected, "{name}");
+        }
+        Ok(())
+    }
 
     /// What was decoded or made stays what it was; what lies in the file does not.
     #[test]

@@ -43,6 +43,9 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// time another one may have come in between.
 const HEALINGS: usize = 5;
 
+/// How often an index that we are just replacing is waited for, before it is read anyway.
+const LOOKS: usize = 3;
+
 /// Is told each new view of the index.
 type Observer = Box<dyn Fn(View) + Send + Sync>;
 
@@ -189,8 +192,8 @@ impl Committer {
     /// # Errors
     /// If the index cannot be read, or not be healed.
     pub fn observe(&self) -> Result<View, Error> {
+        let known = self.settled();
         // A long index takes its time, for which nobody has to wait.
-        let known = self.told.lock().clone();
         let mut view = self.writer.read_index_after(Some(&known))?;
         let mut story = self.story.lock();
         if story.newest.identity() != known.identity() {
@@ -207,6 +210,20 @@ impl Committer {
         story.take_note(found, None);
         self.tell(&mut story, view.clone());
         Ok(view)
+    }
+
+    /// The newest view that we know, if possible one that we are not just replacing: what we
+    /// have written ourselves, and will tell in a moment, is not to be parsed.
+    fn settled(&self) -> View {
+        let newest = || self.story.lock().newest.clone();
+        let mut known = newest();
+        for _ in 0..LOOKS {
+            if self.writer.is_still(&known) || !self.line.lock().is_led {
+                break;
+            }
+            known = newest();
+        }
+        known
     }
 
     /// The index as it is now, for decisions that are checked again under the locks.
@@ -310,6 +327,8 @@ impl Committer {
             story.record((&before, &wanted), &updated.after, manner);
             self.tell(&mut story, updated.after);
         }
+        drop(last_good);
+        self.writer.reuse_room_of(updated.before);
         Ok(())
     }
 }

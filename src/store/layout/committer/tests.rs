@@ -10,6 +10,7 @@ use super::*;
 use crate::oci::{Digest, RefName};
 use crate::store::Verdicts;
 use crate::store::disk::simulated::{SimulatedDisk, Trouble};
+use crate::store::layout::index::update::Basis;
 use crate::store::layout::refs::{self, Collision};
 use crate::store::layout::{self, Layout};
 
@@ -134,6 +135,76 @@ fn many_changes_are_one_update() -> TestResult {
         "as many steps for 16 as for one"
     );
     assert_eq!(seen.lock().len(), 1);
+    Ok(())
+}
+
+/// A committer whose index takes several calls to be read.
+fn with_long_index() -> Result<(SimulatedDisk, Committer), Box<dyn std::error::Error>> {
+    let (disk, committer, _) = simulated()?;
+    let fill = |draft: &mut Draft| {
+        let mut names = (0..1500).map(|number| format!("r{number}"));
+        names.try_for_each(|name| set(draft, &name, &name))
+    };
+    committer.commit(&[], fill)?;
+    assert!(committer.writer().read_index()?.bytes().len() > (3 * 64) << 10);
+    Ok((disk, committer))
+}
+
+/// The most calls that looking at files takes without reading a long one.
+const FEW_CALLS: usize = 6;
+
+#[test]
+fn what_we_have_written_is_not_read_again() -> TestResult {
+    let (disk, committer) = with_long_index()?;
+    disk.expect(Trouble::None);
+    let seen = committer.observe()?;
+    assert!(disk.calls() <= FEW_CALLS, "{} calls", disk.calls());
+    assert_eq!(names(&seen).len(), 1500);
+    disk.expect(Trouble::None);
+    let refused = committer.commit(&[], |draft| set(draft, "r7", "another"));
+    assert!(matches!(refused, Err(Error::Refused(_))));
+    let calls = disk.calls();
+    disk.put("index.json", &disk.read("index.json")?)?;
+    disk.expect(Trouble::None);
+    let refused = committer.commit(&[], |draft| set(draft, "r7", "another"));
+    assert!(matches!(refused, Err(Error::Refused(_))));
+    assert!(calls + 3 < disk.calls(), "what others have written is read");
+    Ok(())
+}
+
+/// However soon after the last look, and though the size stays the same.
+#[test]
+fn what_others_write_at_once_is_seen() -> TestResult {
+    let (dir, committer, _) = on_disk()?;
+    for number in 100..400 {
+        let text =
+            format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"n":"{number}"}}}}"#);
+        std::fs::write(dir.path().join("index.json"), &text)?;
+        let seen = committer.observe()?;
+        assert_eq!(**seen.bytes(), text.as_bytes());
+    }
+    Ok(())
+}
+
+#[test]
+fn what_we_are_about_to_tell_is_not_read_again() -> TestResult {
+    let (disk, committer) = with_long_index()?;
+    let mut story = committer.story.lock();
+    committer.line.lock().is_led = true;
+    let updated = committer
+        .writer
+        .update(&Basis::default(), |draft| set(draft, "x", "x"))?;
+    disk.expect(Trouble::None);
+    let seen = std::thread::scope(|scope| {
+        let observer = scope.spawn(|| committer.observe());
+        std::thread::sleep(Duration::from_millis(20));
+        story.newest = updated.after.clone();
+        *committer.told.lock() = updated.after.clone();
+        drop(story);
+        observer.join().expect("it ends")
+    })?;
+    assert!(disk.calls() <= FEW_CALLS, "{} calls", disk.calls());
+    assert_eq!(names(&seen).len(), 1501);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::oci::index::Entry;
 use crate::oci::{self, annotations, json, raw};
 
 /// What the room for the text of an index is a multiple of, in bytes: pages that are not
-/// written to cost nothing, and those of a new size a fault each.
+/// written to cost nothing.
 const ROOM: usize = 1 << 18;
 
 /// The text of an `index.json`, cut at its entries. Copies share what they have in common.
@@ -244,21 +244,30 @@ impl Draft {
     /// The text as it is now.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
+        self.to_bytes_in(Vec::new())
+    }
+
+    /// The same, in the place of what is in `room`.
+    #[must_use]
+    pub fn to_bytes_in(&self, mut room: Vec<u8>) -> Vec<u8> {
         let slots = self.slots.iter();
         let len: usize = slots.map(|slot| slot.gap.len() + 1 + slot.text.len()).sum();
-        // Room of a few sizes alone: the allocator has it ready from the last time.
-        let len = (self.head.len() + len + self.tail.len()).next_multiple_of(ROOM);
-        let mut text = String::with_capacity(len);
-        text.push_str(&self.head);
+        let len = self.head.len() + len + self.tail.len();
+        room.clear();
+        if room.capacity() < len {
+            // With some that the next one, which is longer as a rule, finds there.
+            room = Vec::with_capacity(len.next_multiple_of(ROOM));
+        }
+        room.extend_from_slice(self.head.as_bytes());
         for (number, slot) in self.slots.iter().enumerate() {
             if number > 0 && !slot.gap.contains(',') {
-                text.push(',');
+                room.push(b',');
             }
-            text.push_str(&slot.gap);
-            text.push_str(&slot.text);
+            room.extend_from_slice(slot.gap.as_bytes());
+            room.extend_from_slice(slot.text.as_bytes());
         }
-        text.push_str(&self.tail);
-        text.into_bytes()
+        room.extend_from_slice(self.tail.as_bytes());
+        room
     }
 }
 

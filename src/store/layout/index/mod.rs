@@ -14,7 +14,7 @@ use super::{Error, Layout};
 use crate::oci::index::Entry;
 use crate::oci::limits::Limit;
 use crate::oci::{Digest, LayoutIndex};
-use crate::store::blob::Identity;
+use crate::store::blob::{Identity, file_clock};
 
 /// How often a file that is being rewritten under our eyes is read again at once.
 const READ_ATTEMPTS: usize = 5;
@@ -27,6 +27,8 @@ const INDEX: &str = "index.json";
 pub struct View {
     said: Arc<Said>,
     identity: Identity,
+    /// Whether the identity tells of everything that was written to the file since.
+    is_telling: bool,
 }
 
 /// What is the same in every file with these bytes. What not everybody asks for is made
@@ -80,6 +82,17 @@ impl View {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether a file with this identity says the same, without being read again.
+    #[must_use]
+    pub fn is_in(&self, file: &Identity) -> bool {
+        self.is_telling && self.identity == *file
+    }
+
+    /// The memory that the bytes took, if nobody else needs it.
+    pub(crate) fn into_room(self) -> Option<Vec<u8>> {
+        Arc::into_inner(Arc::into_inner(self.said)?.bytes)
     }
 
     /// Whether `other` has the same bytes.
@@ -136,8 +149,11 @@ impl View {
             digest: OnceLock::new(),
             draft: OnceLock::new(),
         };
-        let said = Arc::new(said);
-        Ok(Self { said, identity })
+        Ok(Self {
+            said: Arc::new(said),
+            identity,
+            is_telling: false,
+        })
     }
 
     /// What was written as `bytes`, which `draft` gave.
@@ -148,14 +164,27 @@ impl View {
             digest: OnceLock::new(),
             draft: OnceLock::from(Some(draft.fresh_copy())),
         };
-        let said = Arc::new(said);
-        Self { said, identity }
+        Self {
+            said: Arc::new(said),
+            identity,
+            is_telling: false,
+        }
+    }
+
+    /// The same, read from `began` until now from a file whose identity was the same before
+    /// and after.
+    pub(crate) fn read_since(self, began: (i64, i64)) -> Self {
+        let is_telling = self.identity.tells_of_writes(began, file_clock());
+        Self { is_telling, ..self }
     }
 
     /// The same bytes in another file, or in another state of it.
     fn with_identity(&self, identity: Identity) -> Self {
-        let said = self.said.clone();
-        Self { said, identity }
+        Self {
+            said: self.said.clone(),
+            identity,
+            is_telling: false,
+        }
     }
 
     /// Reads until the file stays the same meanwhile: `read` gives its identity before,
@@ -165,16 +194,19 @@ impl View {
         mut read: impl FnMut() -> Result<(Identity, Content, Identity), Error>,
     ) -> Result<Self, Error> {
         for _ in 0..READ_ATTEMPTS {
+            let began = file_clock();
             let (before, content, identity) = read()?;
             // A file of the same size that was rewritten in between may be half one thing
             // and half the other, and right JSON all the same.
             if identity != before || identity.size != content.len() {
                 continue;
             }
-            return match content {
-                Content::Known(view) => Ok(view.with_identity(identity)),
-                Content::Read(bytes) => Self::of(layout, bytes, identity),
+            let view = match content {
+                Content::Known(view) if view.is_in(&identity) => return Ok(view),
+                Content::Known(view) => view.with_identity(identity),
+                Content::Read(bytes) => Self::of(layout, bytes, identity)?,
             };
+            return Ok(view.read_since(began));
         }
         let path = layout.join(INDEX);
         Err(Error::Unsettled { path })

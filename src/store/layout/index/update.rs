@@ -9,6 +9,7 @@ use super::merge::{Delta, EntrySet};
 use super::{Content, INDEX, View};
 use crate::oci;
 use crate::oci::limits::Limit;
+use crate::store::blob::file_clock;
 use crate::store::disk::{self, DiskFile, Exchange};
 use crate::store::layout;
 use crate::store::layout::refs::Refusal;
@@ -18,6 +19,9 @@ use crate::store::layout::{TORN_PATIENCE, TORN_RETRY};
 /// How often our change is made anew because somebody without the lock has written in
 /// between. One copy of a foreign tool writes once; this is a storm of them.
 const ATTEMPTS: usize = 20;
+
+/// The most memory that is kept for the next index, in bytes.
+const MOST_ROOM: usize = 16 << 20;
 
 /// What an update starts from, beside the file.
 #[derive(Debug, Default)]
@@ -105,6 +109,16 @@ impl LayoutWriter {
         })
     }
 
+    /// Lets the next index be written where the bytes of `view` were, if nobody needs them any
+    /// more: memory that is new costs more than what is put into it.
+    pub(in crate::store::layout) fn reuse_room_of(&self, view: View) {
+        if let Some(room) = view.into_room()
+            && room.capacity() <= MOST_ROOM
+        {
+            *self.room.lock() = room;
+        }
+    }
+
     /// Reads `index.json` once, as [`layout::Layout::read_index`] does.
     ///
     /// # Errors
@@ -114,7 +128,7 @@ impl LayoutWriter {
     }
 
     /// The same, where `known` was read before: if it still says the same, it is not parsed
-    /// again.
+    /// again, and where the identity of the file says so, not even read.
     pub(in crate::store::layout) fn read_index_after(
         &self,
         known: Option<&View>,
@@ -133,6 +147,12 @@ impl LayoutWriter {
                 other => other.map_err(io)?,
             };
             let before = file.status().map_err(io)?;
+            if let Some(known) = known
+                && known.is_in(&before.identity)
+            {
+                let content = Content::Known(known.clone());
+                return Ok((before.identity, content, before.identity));
+            }
             if !before.is_file {
                 return Err(layout::Error::FileType {
                     path: self.path.join(INDEX),
@@ -158,6 +178,12 @@ impl LayoutWriter {
             Ok((before.identity, content, after.identity))
         })?;
         Ok(view)
+    }
+
+    /// Whether the file is one of which `known` is known to say what is in it.
+    pub(in crate::store::layout) fn is_still(&self, known: &View) -> bool {
+        let status = self.disk.status(INDEX);
+        status.is_ok_and(|status| known.is_in(&status.identity))
     }
 
     /// The index as it is now, for decisions that are checked again under the locks.
@@ -198,7 +224,8 @@ impl LayoutWriter {
     fn replace(&self, found: &View, mut draft: Draft, blobs: &[StoredBlob]) -> Result<View, Error> {
         let mut base = found.clone();
         for _ in 0..ATTEMPTS {
-            let bytes = Arc::new(draft.to_bytes());
+            let room = std::mem::take(&mut *self.room.lock());
+            let bytes = Arc::new(draft.to_bytes_in(room));
             // What nobody could read any more is not written.
             let size = Limit::IndexJsonSize.check(bytes.len() as u64);
             size.map_err(|source| self.content(source))?;
@@ -282,12 +309,18 @@ impl LayoutWriter {
     /// instead, if somebody else has written since.
     fn read_back(&self, bytes: &Arc<Vec<u8>>, draft: &Draft) -> Result<Result<View, View>, Error> {
         let io = |source| self.io("read back", INDEX, source);
+        let began = file_clock();
         let file = self.disk.open(INDEX).map_err(io)?;
+        let before = file.status().map_err(io)?;
         if !disk::has_bytes(&*file, bytes).map_err(io)? {
             return self.base(None).map(Err);
         }
-        let identity = file.status().map_err(io)?.identity;
-        Ok(Ok(View::of_draft(draft, bytes.clone(), identity)))
+        let after = file.status().map_err(io)?;
+        let view = View::of_draft(draft, bytes.clone(), after.identity);
+        Ok(Ok(match before == after {
+            true => view.read_since(began),
+            false => view,
+        }))
     }
 
     /// What was made of `found` up to `draft`, made of `theirs` as well. That includes what

@@ -139,6 +139,8 @@ pub struct LayoutWriter {
     /// Where blobs are looked for that the layout has not.
     shared: Arc<[SharedDirectory]>,
     sharing: Sharing,
+    /// Memory for the next index.
+    pub(super) room: Arc<Mutex<Vec<u8>>>,
 }
 
 /// The directories of a disk whose names are durable, and which files they are: device and
@@ -189,6 +191,7 @@ impl LayoutWriter {
             settled: Settled::default(),
             shared: Arc::new([]),
             sharing: Sharing::default(),
+            room: Arc::default(),
         }
     }
 
