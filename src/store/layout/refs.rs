@@ -254,6 +254,27 @@ pub fn merge(
     Ok(())
 }
 
+/// How long a few names are. Most others are not so long, and need not be fetched from
+/// memory to be told from them.
+#[derive(Debug)]
+pub struct Lengths(Vec<usize>);
+
+impl Lengths {
+    /// Those of `names`.
+    pub fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut lengths: Vec<usize> = names.map(str::len).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        Self(lengths)
+    }
+
+    /// Whether one of the names is as long as this one.
+    #[must_use]
+    pub fn have(&self, name: &str) -> bool {
+        self.0.contains(&name.len())
+    }
+}
+
 /// Who has a name: the numbers of entries.
 #[derive(Debug, Clone, Default)]
 struct Holders {
@@ -278,12 +299,15 @@ impl Holders {
     ) -> BTreeMap<String, Self> {
         let mut all: BTreeMap<String, Self> =
             names.map(|name| (name.clone(), Self::default())).collect();
+        let lengths = Lengths::of(all.keys().map(String::as_str));
         for (number, entry) in draft.entries().enumerate() {
             let own = merge::name(entry);
-            if let Some(holders) = own.and_then(|name| all.get_mut(name)) {
+            let may_be = own.filter(|name| lengths.have(name));
+            if let Some(holders) = may_be.and_then(|name| all.get_mut(name)) {
                 holders.shown.push(number);
             }
-            let short = entry.ref_name.as_deref().filter(|name| own != Some(*name));
+            let short = entry.ref_name.as_deref();
+            let short = short.filter(|name| lengths.have(name) && own != Some(*name));
             if let Some(holders) = short.and_then(|name| all.get_mut(name)) {
                 holders.short.push(number);
             }

@@ -13,6 +13,9 @@ use crate::oci::{self, json};
 /// How many bytes an entry takes beside its texts, about.
 const ENTRY_WEIGHT: usize = 200;
 
+/// How many entries are looked for one by one among all others.
+const FEW: usize = 16;
+
 /// The entries of an index, without their order: what an entry says, under a key that is
 /// the same however it is written.
 #[derive(Debug, Clone, Default)]
@@ -171,10 +174,16 @@ impl Delta {
         let set = |written: Vec<Written<'_>>| EntrySet(written.into_iter().map(keyed).collect());
         let (removed, added) = (set(old), set(new));
         let mut gone = removed.without(&added);
-        if !gone.is_empty() {
-            let left: HashSet<&str> = after.texts().collect();
-            gone.0.retain(|_, entry| !left.contains(&*entry.text));
-        }
+        // Few as a rule, and then quicker than a set of all.
+        let left: HashSet<&str> = match gone.len() {
+            0..=FEW => HashSet::new(),
+            _ => after.texts().collect(),
+        };
+        let is_left = |text: &str| match left.is_empty() {
+            true => after.texts().any(|other| other == text),
+            false => left.contains(text),
+        };
+        gone.0.retain(|_, entry| !is_left(&entry.text));
         Self {
             added: added.without(&removed),
             removed: gone,

@@ -12,6 +12,7 @@ use super::{Here, Level, Snapshot, Target, names, shown_name};
 use crate::oci::index::Entry;
 use crate::oci::{Algorithm, Digest};
 use crate::store::View;
+use crate::store::layout::refs::Lengths;
 use crate::vfs::node::Name;
 
 /// The most changes that are made one by one: each costs a part of what all cost.
@@ -86,6 +87,7 @@ fn changes<'a>(before: &'a Snapshot, view: &'a View) -> Option<BTreeMap<Label<'a
             changes.entry(label).or_default().got += 1;
         }
     }
+    let lengths = Lengths::of(changes.keys().map(|label| label.text()));
     for entry in view.each_entry() {
         let label = match (&entry.containerd_name, shown_name(entry), &entry.descriptor) {
             // What it is called for short may be one of these.
@@ -94,6 +96,7 @@ fn changes<'a>(before: &'a Snapshot, view: &'a View) -> Option<BTreeMap<Label<'a
             (None, None, Ok(descriptor)) => Some(Label::Digest(&descriptor.digest)),
             (None, None, Err(_)) => None,
         };
+        let label = label.filter(|label| lengths.have(label.text()));
         let Some(change) = label.and_then(|label| changes.get_mut(&label)) else {
             continue;
         };
@@ -124,6 +127,13 @@ impl<'a> Label<'a> {
                 Some(Some(Self::Digest(&descriptor.digest)))
             }
             (None, _) => Some(None),
+        }
+    }
+
+    fn text(self) -> &'a str {
+        match self {
+            Self::Name(name) => name,
+            Self::Digest(digest) => digest.as_str(),
         }
     }
 
