@@ -112,7 +112,7 @@ impl LayoutWriter {
             document: descriptor.digest.clone(),
             source: Box::new(source),
         };
-        let stored = match self.try_hold(&descriptor.digest, descriptor.size) {
+        let stored = match self.look_at(&descriptor.digest, descriptor.size) {
             Err(writer::Error::Layout(super::Error::BlobMissing { .. })) => return Ok(Vec::new()),
             other => other.map_err(unclear)?,
         };

@@ -325,6 +325,45 @@ fn rubbish_is_collected_and_what_is_in_use_is_not() -> TestResult {
     Ok(())
 }
 
+/// What a removal looks at on its way is not made durable: as many steps, however much that is.
+#[test]
+fn what_a_removal_looks_at_costs_no_step() -> TestResult {
+    let steps_with = |manifests: usize| -> Result<usize, Box<dyn std::error::Error>> {
+        let disk = SimulatedDisk::default();
+        let path = |bytes: &[u8]| blobs::path(&Digest::of(bytes));
+        let mut entries = Vec::new();
+        for number in 0..manifests {
+            let manifest = format!(
+                r#"{{"schemaVersion":2,"config":{},"layers":[],"annotations":{{"n":"{number}"}}}}"#,
+                entry()
+            );
+            disk.put(&path(manifest.as_bytes()), manifest.as_bytes())?;
+            entries.push(format!(
+                r#"{{"mediaType":"{}","digest":"{}","size":{}}}"#,
+                MediaType::IMAGE_MANIFEST.as_str(),
+                Digest::of(manifest.as_bytes()),
+                manifest.len()
+            ));
+        }
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+            entries.join(",")
+        );
+        disk.put("index.json", index.as_bytes())?;
+        disk.put(&path(b"unused"), b"unused")?;
+        let verdicts = Arc::new(Verdicts::new(None));
+        let writer = LayoutWriter::on(Arc::new(disk.clone()), Path::new("layout"), verdicts);
+        let needed = writer.remove_blob(&Digest::of(CONTENT));
+        assert!(needed.is_err(), "it is named, or missing");
+        disk.expect(Trouble::None);
+        writer.remove_blob(&Digest::of(b"unused"))?;
+        assert!(disk.status(&path(b"unused")).is_err());
+        Ok(disk.steps())
+    };
+    assert_eq!(steps_with(3)?, steps_with(0)?);
+    Ok(())
+}
+
 #[test]
 fn a_writer_that_failed_once_stays_dead() -> TestResult {
     for step in [1, 2] {

@@ -282,17 +282,36 @@ impl LayoutWriter {
 
     /// As [`Self::hold`], without waiting for what is not right, and copying nothing.
     pub(crate) fn try_hold(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+        let stored = self.look_at(digest, size)?;
+        self.settle_blob(&stored)?;
+        Ok(stored)
+    }
+
+    /// A blob that the layout or a shared directory has, verified; it need not be durable.
+    pub(in crate::store::layout) fn look_at(
+        &self,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<StoredBlob, Error> {
         let path = super::blobs::path(digest);
         let file = match self.disk.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return self.hold_shared(digest, size);
+                return self.look_at_shared(digest, size);
             }
             other => other.map_err(|source| self.io("open", &path, source))?,
         };
         self.check(&*file, digest, size, &self.path.join(&path))?;
-        self.settle(&*file, &path)
-            .map_err(|source| self.io("sync", &path, source))?;
         Ok(StoredBlob::new(digest.clone(), size, file.into()))
+    }
+
+    /// Makes a blob that somebody else wrote durable.
+    fn settle_blob(&self, blob: &StoredBlob) -> Result<(), Error> {
+        if let Some(directory) = blob.shared() {
+            return directory.settle(blob);
+        }
+        let path = super::blobs::path(blob.digest());
+        self.settle(blob.file(), &path)
+            .map_err(|source| self.io("sync", &path, source))
     }
 
     /// Sees that `file`, which messages call `path`, holds `digest` in `size` bytes; which

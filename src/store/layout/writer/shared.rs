@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::{Error, LayoutWriter, Settled, StoredBlob};
 use crate::oci::Digest;
-use crate::store::disk::{self, Disk, DiskFile, RealDisk};
+use crate::store::disk::{self, Disk, RealDisk};
 use crate::store::layout::{self, Layout, blobs};
 
 /// How many bytes are copied at a time.
@@ -73,11 +73,15 @@ impl SharedDirectory {
     /// Makes a blob durable that somebody else has put there, content and name. Where this
     /// process cannot do that, or the file system has nothing to do, whoever put it there
     /// could.
-    fn settle(&self, file: &dyn DiskFile, path: &str) -> io::Result<()> {
-        tolerate(file.sync())?;
-        let parent = disk::parent(path);
-        tolerate(self.disk.sync_directory(parent))?;
-        tolerate(self.settled.directory(&*self.disk, parent))
+    pub(super) fn settle(&self, blob: &StoredBlob) -> Result<(), Error> {
+        let path = blobs::below(blob.digest());
+        let parent = disk::parent(&path);
+        let settle = || {
+            tolerate(blob.file().sync())?;
+            tolerate(self.disk.sync_directory(parent))?;
+            tolerate(self.settled.directory(&*self.disk, parent))
+        };
+        settle().map_err(|source| self.io("sync", &path, source))
     }
 
     fn io(&self, action: &'static str, path: &str, source: io::Error) -> Error {
@@ -142,7 +146,8 @@ impl LayoutWriter {
         if self.sharing == Sharing::Copy || self.is_present(digest) {
             return Ok(None);
         }
-        match self.hold_shared(digest, size) {
+        let held = self.look_at_shared(digest, size);
+        match held.and_then(|stored| self.settle_blob(&stored).map(|()| stored)) {
             Ok(stored) => Ok(Some(stored)),
             Err(Error::Layout(layout::Error::BlobMissing { .. })) => Ok(None),
             Err(error) => {
@@ -152,8 +157,9 @@ impl LayoutWriter {
         }
     }
 
-    /// Takes a blob from the first shared directory that has something under its name.
-    pub(super) fn hold_shared(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+    /// A blob of the first shared directory that has something under its name, verified; it
+    /// need not be durable.
+    pub(super) fn look_at_shared(&self, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
         let path = blobs::below(digest);
         for directory in self.shared.iter() {
             let file = match directory.disk.open(&path) {
@@ -161,9 +167,6 @@ impl LayoutWriter {
                 other => other.map_err(|source| directory.io("open", &path, source))?,
             };
             let identity = self.check(&*file, digest, size, &directory.path.join(&path))?;
-            directory
-                .settle(&*file, &path)
-                .map_err(|source| directory.io("sync", &path, source))?;
             let stored = StoredBlob::new(digest.clone(), size, file.into());
             return Ok(stored.of(directory.clone(), identity));
         }
