@@ -23,6 +23,7 @@
 //! - Memory is bounded: at most two blocks for each worker and a few more are under way.
 //! - No blob decodes to so many times its size that [`Limits`](super::Limits) would take
 //!   it for a bomb.
+//! - Workers take the processor from nobody who needs it: they come last.
 //! - After an error of the sink nothing more is written to it; it is told by the next call.
 
 mod codec;
@@ -35,6 +36,7 @@ use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
+use rustix::process::{getpriority_process, setpriority_process};
 
 use super::sniff::Compression;
 use crate::oci::{Digest, Hasher};
@@ -42,6 +44,10 @@ use codec::{Codec, Job, Part, block_size};
 
 /// How many blocks the hashing thread may be behind.
 const BLOCKS_BEHIND: usize = 4;
+
+/// How nice those who compress are to others: they get a tenth of what these get. It takes
+/// nothing from who is alone.
+const LAST: i32 = 10;
 
 /// A gzip header: deflate, no flags, no time, no hint, unknown system.
 ///
@@ -244,7 +250,10 @@ impl Workers {
         let queue = Arc::new(Mutex::new(queue));
         let threads = (0..threads).map(|_| {
             let queue = queue.clone();
-            spawn("encode", move || work(compression, &queue))
+            spawn("encode", move || {
+                come_last();
+                work(compression, &queue);
+            })
         });
         let threads = threads.collect::<io::Result<_>>()?;
         Ok(Self { jobs, threads })
@@ -262,6 +271,18 @@ fn spawn<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+/// Lets others have the processor first, if they need it, for as long as this thread lives:
+/// who waits for an answer of the same process is in a hurry, and compressing is not.
+fn come_last() {
+    let set = getpriority_process(None).and_then(|priority| match priority < LAST {
+        true => setpriority_process(None, LAST),
+        false => Ok(()),
+    });
+    if let Err(error) = set {
+        log::debug!("compressing is as urgent as anything else: {error}");
+    }
 }
 
 fn joined<T>(thread: JoinHandle<T>) -> T {

@@ -188,3 +188,15 @@ fn what_was_compressed_before_makes_no_difference() {
         }
     }
 }
+
+#[test]
+fn who_compresses_comes_last_and_nobody_else() {
+    let own = getpriority_process(None).expect("it has one");
+    let lowered = spawn("encode", || {
+        come_last();
+        getpriority_process(None)
+    });
+    let lowered = joined(lowered.expect("there are threads"));
+    assert_eq!(lowered, Ok(own.max(LAST)));
+    assert_eq!(getpriority_process(None), Ok(own), "of the caller");
+}
