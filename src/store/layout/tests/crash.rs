@@ -110,7 +110,7 @@ const ROWS: &[Row] = &[
         name: "a file of somebody else, adopted",
         prepare: with_old,
         operation: |writer| {
-            let blob = writer.adopt(file_with(NEW), &Digest::of(NEW), NEW.len() as u64)?;
+            let blob = adopt(writer, NEW)?;
             publish(writer, "new", &blob)
         },
         after: &["new", "old"],
@@ -123,7 +123,7 @@ const ROWS: &[Row] = &[
             disk.put(&blob_path(NEW), b"damaged")
         },
         operation: |writer| {
-            let blob = writer.adopt(file_with(NEW), &Digest::of(NEW), NEW.len() as u64)?;
+            let blob = adopt(writer, NEW)?;
             publish(writer, "new", &blob)
         },
         after: &["new", "old"],
@@ -275,6 +275,14 @@ fn descriptor(bytes: &[u8]) -> String {
     format!(
         r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{size}}}"#
     )
+}
+
+/// Publishes a file of somebody else.
+fn adopt(writer: &LayoutWriter, bytes: &[u8]) -> Result<StoredBlob, Error> {
+    let mut adoption = writer.adoption();
+    let blob = adoption.add(&file_with(bytes), &Digest::of(bytes), bytes.len() as u64)?;
+    adoption.finish()?;
+    Ok(blob)
 }
 
 /// A real file, as a session has it.

@@ -1,5 +1,6 @@
-//! A file that is there already, made a blob.
+//! Files that are there already, made blobs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -9,43 +10,80 @@ use crate::oci::{Descriptor, Digest, MediaType};
 use crate::store::disk::{self, DiskFile, Publication};
 use crate::store::layout::blobs;
 
+/// Publishes files that somebody else has written, and makes their names durable together:
+/// that is one sync for each directory.
+#[derive(Debug)]
+pub struct Adoption<'a> {
+    writer: &'a LayoutWriter,
+    /// Those with names that are not durable yet.
+    directories: BTreeSet<String>,
+}
+
 impl LayoutWriter {
+    /// Begins to publish files of others.
+    #[must_use]
+    pub fn adoption(&self) -> Adoption<'_> {
+        Adoption {
+            writer: self,
+            directories: BTreeSet::new(),
+        }
+    }
+}
+
+impl Adoption<'_> {
     /// Publishes a file whose bytes are known to have `digest` and `size`, and which nobody
     /// can write to any more: the layout gets a further name of it, or where there can be
     /// none, a copy. The blob may have been there before: then that file stays, unless it
-    /// is damaged.
+    /// is damaged. It may be named by an index when [`Adoption::finish`] has returned.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::DigestMismatch`] if a copy shows that the bytes have changed.
-    pub fn adopt(&self, file: File, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
-        if let Some(stored) = self.find_stored(digest, size)? {
+    pub fn add(&mut self, file: &File, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+        let writer = self.writer;
+        if let Some(stored) = writer.find_stored(digest, size)? {
             return Ok(stored);
         }
         let path = blobs::path(digest);
         let directory = disk::parent(&path);
-        self.make_directories(directory)
-            .map_err(|source| self.io("create", directory, source))?;
-        match self.link(&file, &path) {
+        writer
+            .make_directories(directory)
+            .map_err(|source| writer.io("create", directory, source))?;
+        match writer.link(file, &path) {
             Ok(linked) => {
+                self.directories.insert(directory.to_owned());
                 let blob = StoredBlob::new(digest.clone(), size, linked);
-                self.remember(&blob);
+                writer.remember(&blob);
                 Ok(blob)
             }
             Err(error) if cannot_share(&error) => {
                 log::debug!("{path} is copied: {error}");
-                self.copy(file, digest, size)
+                writer.copy(file, digest, size)
             }
-            Err(error) => Err(self.io("link", &path, error)),
+            Err(error) => Err(writer.io("link", &path, error)),
         }
     }
 
+    /// Makes the names durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(self) -> Result<(), Error> {
+        for path in self.directories {
+            let synced = self.writer.disk.sync_directory(&path);
+            synced.map_err(|source| self.writer.io("sync", &path, source))?;
+        }
+        Ok(())
+    }
+}
+
+impl LayoutWriter {
     fn link(&self, file: &File, path: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.adopt(file.try_clone()?)?;
-        disk::publish(&*self.disk, &*file, Publication::Link, path)?;
+        disk::place(&*self.disk, &*file, Publication::Link, path)?;
         Ok(file.into())
     }
 
-    fn copy(&self, mut file: File, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
+    fn copy(&self, mut file: &File, digest: &Digest, size: u64) -> Result<StoredBlob, Error> {
         let io = |source| self.io("copy to", temporary::DIRECTORY, source);
         let mut blob = self.blob()?;
         file.seek(SeekFrom::Start(0)).map_err(io)?;

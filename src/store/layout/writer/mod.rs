@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use adopt::Adoption;
 pub use blob::{BlobWriter, SealedBlob, StoredBlob};
 use shared::SharedDirectory;
 pub use shared::Sharing;

@@ -8,6 +8,8 @@
 //! in fail half way, the session finds those that were taken in the layout, as any blob
 //! there, and can be tried again.
 
+use std::fs::{File, Metadata};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,8 +63,8 @@ enum Content {
 /// An image that was made of a tree, nothing of which is published.
 #[derive(Debug)]
 struct Packed {
-    layer: SealedBlob,
-    image: pack::Image,
+    /// The layer, and the documents that make an image of it.
+    blobs: Vec<(Digest, SealedBlob)>,
     /// The JSON text of the entry, with its name.
     entry: String,
 }
@@ -135,17 +137,27 @@ impl Sessions {
         let layer = packed.blob.seal()?;
         let descriptor = Descriptor::new(packed.media_type, layer.digest().clone(), layer.size());
         let image = pack::image(&descriptor, &packed.diff_id, &Platform::host(), None);
+        let manifest = self.seal(&image.manifest)?;
         let entry = serde_json::json!({
             "mediaType": MediaType::IMAGE_MANIFEST.as_str(),
-            "digest": Digest::of(&image.manifest).as_str(),
-            "size": image.manifest.len(),
+            "digest": manifest.digest().as_str(),
+            "size": manifest.size(),
         });
         let entry = named(&entry.to_string(), name.as_str())?;
+        let blobs = [layer, self.seal(&image.config)?, manifest];
+        let blobs = blobs.map(|blob| (blob.digest().clone(), blob));
         Ok(Packed {
-            layer,
-            image,
+            blobs: blobs.into(),
             entry,
         })
+    }
+
+    /// Writes a small blob that is only to be published later.
+    fn seal(&self, bytes: &[u8]) -> Result<SealedBlob, Error> {
+        let mut blob = self.writer().blob()?;
+        blob.write_all(bytes)?;
+        blob.sync()?;
+        Ok(blob.seal()?)
     }
 
     /// Brings a session into the layout.
@@ -157,12 +169,13 @@ impl Sessions {
             Content::Unknown => return Err(Error::Invalid),
             Content::Layout(merge) => {
                 let mut blobs = merge.stored;
-                for own in merge.own {
-                    blobs.push(self.take(&ready.tree, own)?);
-                }
+                blobs.append(&mut self.take_all(&ready.tree, merge.own)?);
                 (blobs, merge.entries)
             }
-            Content::Packed(packed) => (self.store(&packed)?, vec![packed.entry]),
+            Content::Packed(packed) => (
+                self.writer().publish_all(&packed.blobs)?,
+                vec![packed.entry],
+            ),
         };
         let collision = self.options.collision;
         self.committer
@@ -171,52 +184,96 @@ impl Sessions {
         Ok(())
     }
 
-    /// Stores a layer and the documents that make an image of it.
-    fn store(&self, packed: &Packed) -> Result<Vec<StoredBlob>, Error> {
-        let layer = packed.layer.publish_as(packed.layer.digest())?;
-        let config = self.writer().store(&packed.image.config)?;
-        let manifest = self.writer().store(&packed.image.manifest)?;
-        Ok(vec![layer, config, manifest])
-    }
-
-    /// Takes a blob of a session for the layout. The session has it as one that is lent
-    /// from then on.
-    fn take(&self, tree: &Arc<Tree>, own: Own) -> Result<StoredBlob, Error> {
-        let Own {
-            digest,
-            size,
-            file,
-            copy,
-        } = own;
-        if let Some(copy) = copy {
-            let any = MediaType::new("application/octet-stream");
-            return Ok(copy.commit_as(&Descriptor::new(any, digest, size))?);
-        }
-        let (uid, gid) = self.layout.owner()?;
-        let metadata = file.metadata()?;
-        if (metadata.uid(), metadata.gid()) != (uid, gid) {
-            let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            match rustix::fs::fchown(&file, owner.0, owner.1) {
-                // Who may not choose has made it themselves.
-                Ok(()) | Err(rustix::io::Errno::PERM) => {}
-                Err(errno) => return Err(system(errno)),
-            }
-        }
-        rustix::fs::fchmod(&file, BLOB_MODE).map_err(system)?;
-        let (number, room) = (metadata.ino(), limits::room(&metadata));
-        let stored = self.writer().adopt(file, &digest, size)?;
-        let path = format!("blobs/{}/{}", digest.algorithm_name(), digest.encoded());
-        // It must have no name here any more by which somebody could write to it.
-        rustix::fs::unlinkat(tree.root_fd(), path, AtFlags::empty()).map_err(system)?;
-        tree.meter().change(limits::difference(room, 0), -1);
-        if let Some(inode) = tree.known(number)
-            && let Place::Named(parent, name) = inode.place()
+    /// Takes the blobs of a session for the layout. The session has each as one that is lent
+    /// from then on; those that are left when one fails stay what they were.
+    fn take_all(&self, tree: &Arc<Tree>, own: Vec<Own>) -> Result<Vec<StoredBlob>, Error> {
+        let (copied, own): (Vec<_>, Vec<_>) = own.into_iter().partition(|own| own.copy.is_some());
+        let mut stored = Vec::new();
+        for Own {
+            digest, size, copy, ..
+        } in copied
         {
-            tree.drop_known(&inode);
-            inode.become_lent(&parent, &name, digest);
+            let any = MediaType::new("application/octet-stream");
+            let copy = copy.map(|copy| copy.commit_as(&Descriptor::new(any, digest, size)));
+            stored.extend(copy.transpose()?);
         }
+        let former = own.iter().map(|own| own.file.metadata());
+        let former = former.collect::<std::io::Result<Vec<_>>>()?;
+        let mut adopted = Vec::with_capacity(own.len());
+        if let Err(error) = self.adopt(tree, &own, &mut adopted) {
+            let left = own.iter().zip(&former).skip(adopted.len());
+            left.for_each(|(own, former)| give_back(&own.file, former));
+            return Err(error);
+        }
+        stored.append(&mut adopted);
         Ok(stored)
     }
+
+    /// Takes files of a session for the layout, as far as that goes well.
+    fn adopt(
+        &self,
+        tree: &Arc<Tree>,
+        own: &[Own],
+        adopted: &mut Vec<StoredBlob>,
+    ) -> Result<(), Error> {
+        // All of them first: what the file system has to note of that, it notes once.
+        let owner = self.layout.owner()?;
+        for own in own {
+            hand_over(&own.file, owner)?;
+        }
+        let mut adoption = self.writer().adoption();
+        for own in own {
+            adopted.push(adoption.add(&own.file, &own.digest, own.size)?);
+            lend(tree, own)?;
+        }
+        Ok(adoption.finish()?)
+    }
+}
+
+/// Gives a file the owner and the mode of a blob of the layout.
+fn hand_over(file: &File, (uid, gid): (u32, u32)) -> Result<(), Error> {
+    let metadata = file.metadata()?;
+    if (metadata.uid(), metadata.gid()) != (uid, gid) {
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        match rustix::fs::fchown(file, owner.0, owner.1) {
+            // Who may not choose has made it themselves.
+            Ok(()) | Err(rustix::io::Errno::PERM) => {}
+            Err(errno) => return Err(system(errno)),
+        }
+    }
+    if metadata.mode() & 0o7777 != BLOB_MODE.as_raw_mode() {
+        rustix::fs::fchmod(file, BLOB_MODE).map_err(system)?;
+    }
+    Ok(())
+}
+
+/// Gives a file back to whom it belonged, as far as that can be done.
+fn give_back(file: &File, former: &Metadata) {
+    let owner = (Uid::from_raw(former.uid()), Gid::from_raw(former.gid()));
+    let mode = Mode::from_raw_mode(former.mode() & 0o7777);
+    let given = rustix::fs::fchown(file, Some(owner.0), Some(owner.1))
+        .and_then(|()| rustix::fs::fchmod(file, mode));
+    if let Err(error) = given {
+        log::debug!("a file of a session stays with the layout's owner: {error}");
+    }
+}
+
+/// Makes a file of a session that the layout has taken one that is lent.
+fn lend(tree: &Arc<Tree>, own: &Own) -> Result<(), Error> {
+    let metadata = own.file.metadata()?;
+    let digest = &own.digest;
+    let path = format!("blobs/{}/{}", digest.algorithm_name(), digest.encoded());
+    // It must have no name here any more by which somebody could write to it.
+    rustix::fs::unlinkat(tree.root_fd(), path, AtFlags::empty()).map_err(system)?;
+    let room = limits::room(&metadata);
+    tree.meter().change(limits::difference(room, 0), -1);
+    if let Some(inode) = tree.known(metadata.ino())
+        && let Place::Named(parent, name) = inode.place()
+    {
+        tree.drop_known(&inode);
+        inode.become_lent(&parent, &name, digest.clone());
+    }
+    Ok(())
 }
 
 /// Seals a session as soon as nobody can write to its files any more.

@@ -1,9 +1,9 @@
 //! Sessions are put to the trial: the power is cut after every step of publishing one, and
 //! every call fails once. Their own files are real; the layout is on the simulated disk.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use rustix::fs::{CWD, Timespec, Timestamps};
@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::ingest::tests::samples;
-use crate::store::disk::simulated::SimulatedDisk;
 use crate::store::disk::simulated::trial::{self, Attempt, Case, Fault};
+use crate::store::disk::simulated::{SimulatedDisk, Trouble};
 use crate::store::layout::refs::Collision;
 use crate::store::layout::{self, Committer};
 use crate::store::{Layout, LayoutWriter, Verdicts};
@@ -29,7 +29,7 @@ struct Bench {
     tree: Arc<Tree>,
     name: RefName,
     is_published: bool,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Bench {
@@ -62,7 +62,7 @@ impl Bench {
             sessions,
             name: "app".parse()?,
             is_published: false,
-            _dir: dir,
+            dir,
         })
     }
 
@@ -149,4 +149,41 @@ fn after_a_power_cut_there_is_all_or_nothing() -> Result<(), Fault> {
 #[test]
 fn who_renames_is_told_what_the_disk_says() -> Result<(), Fault> {
     trial::assert_failures_are_told(&cases())
+}
+
+/// Also where some of them are in the layout by then.
+#[test]
+fn files_that_are_not_taken_stay_as_they_were() -> Result<(), Fault> {
+    let private = |path: &Path| -> io::Result<Vec<u32>> {
+        let files = fs::read_dir(path.join("blobs/sha256"))?;
+        files
+            .map(|file| Ok(file?.metadata()?.mode() & 0o777))
+            .collect()
+    };
+    let (mut failing, mut given_back) = (0, 0);
+    loop {
+        let disk = SimulatedDisk::default();
+        disk.put("index.json", samples::EMPTY)?;
+        let mut bench = Bench::new(&disk, fill_with_layout)?;
+        let tree = bench.dir.path().join(".ocifs/sessions/job/tree");
+        for file in fs::read_dir(tree.join("blobs/sha256"))? {
+            fs::set_permissions(file?.path(), Permissions::from_mode(0o600))?;
+        }
+        disk.expect(Trouble::Failure(failing, libc::EIO));
+        if bench.publish().is_ok() {
+            break;
+        }
+        let left = private(&tree)?;
+        assert!(
+            left.iter().all(|mode| *mode == 0o600),
+            "step {failing}: {left:?}"
+        );
+        given_back += left.len();
+        failing += 1;
+    }
+    assert!(
+        failing > 10 && given_back > failing,
+        "{failing} steps, {given_back} files"
+    );
+    Ok(())
 }
