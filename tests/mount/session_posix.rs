@@ -9,6 +9,7 @@ use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, RenameFlags, Timespec,
     Timestamps, Uid, XattrFlags,
 };
+use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::common::{Need, has};
 use crate::sessions::Bench;
@@ -17,7 +18,7 @@ type Check = fn(&Path) -> io::Result<()>;
 
 /// Each is run in a new directory, on the mount and beside it: what a plain directory does
 /// not do needs no row.
-const ROWS: [(&str, Check); 27] = [
+const ROWS: [(&str, Check); 28] = [
     ("write and read", write_and_read),
     ("append", append),
     ("truncate and grow", truncate),
@@ -42,6 +43,7 @@ const ROWS: [(&str, Check); 27] = [
     ("locks", locks),
     ("sync", sync),
     ("allocate and punch", allocate),
+    ("map", map),
     ("list many names", list_many),
     ("remove a directory that is not empty", remove_full),
     ("long and odd names", odd_names),
@@ -405,6 +407,75 @@ fn allocate(dir: &Path) -> io::Result<()> {
     rustix::fs::fallocate(&file, punch, 0, 4096)?;
     let bytes = fs::read(dir.join("f"))?;
     expect(bytes[..4096].iter().all(|byte| *byte == 0) && bytes[4096] == 7)
+}
+
+/// A mapping of a file's first page.
+struct Page(*mut libc::c_void);
+
+impl Page {
+    const LEN: usize = 4096;
+
+    fn of(file: &File, flags: MapFlags) -> io::Result<Self> {
+        let (any, both) = (std::ptr::null_mut(), ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: the kernel chooses where, and nobody else knows the place.
+        #[expect(unsafe_code, reason = "the mapping itself is what is tried")]
+        let mapped = unsafe { rustix::mm::mmap(any, Self::LEN, both, flags, file, 0) };
+        Ok(Self(mapped?))
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        assert!(at < Self::LEN);
+        // SAFETY: it is within the page, which stays as long as this does.
+        #[expect(unsafe_code, reason = "the mapping itself is what is tried")]
+        unsafe {
+            self.0.cast::<u8>().add(at).read_volatile()
+        }
+    }
+
+    fn set(&self, at: usize, byte: u8) {
+        assert!(at < Self::LEN);
+        // SAFETY: as above, and it can be written to.
+        #[expect(unsafe_code, reason = "the mapping itself is what is tried")]
+        unsafe {
+            self.0.cast::<u8>().add(at).write_volatile(byte);
+        }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped so, and nobody uses it any more.
+        #[expect(unsafe_code, reason = "the mapping itself is what is tried")]
+        let unmapped = unsafe { rustix::mm::munmap(self.0, Self::LEN) };
+        assert!(unmapped.is_ok());
+    }
+}
+
+fn map(dir: &Path) -> io::Result<()> {
+    let options = || File::options().read(true).write(true).clone();
+    let path = dir.join("f");
+    fs::write(&path, [7; Page::LEN])?;
+    let file = options().open(&path)?;
+    let shared = Page::of(&file, MapFlags::SHARED)?;
+    // What is written through one descriptor is seen through the others, and the mapping.
+    shared.set(0, 1);
+    options().open(&path)?.write_all_at(&[2], 1)?;
+    let private = Page::of(&file, MapFlags::PRIVATE)?;
+    expect([0, 1, 2].map(|at| private.byte(at)) == [1, 2, 7])?;
+    private.set(2, 9);
+    expect(shared.byte(1) == 2 && shared.byte(2) == 7)?;
+    // It outlives the descriptor, and the name.
+    drop((file, private));
+    shared.set(3, 3);
+    expect(fs::read(&path)?[..4] == [1, 2, 7, 3])?;
+    fs::remove_file(&path)?;
+    shared.set(4, 4);
+    expect(shared.byte(4) == 4)?;
+    // Who may only read may not write by a mapping.
+    fs::write(&path, [7; Page::LEN])?;
+    let reader = File::open(&path)?;
+    let writable = Page::of(&reader, MapFlags::SHARED).map(|_| ());
+    refused(writable, libc::EACCES)
 }
 
 fn list_many(dir: &Path) -> io::Result<()> {
