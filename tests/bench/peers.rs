@@ -53,6 +53,7 @@ type Group = fn(&mut Bench);
 const GROUPS: [(&str, Group); 10] = [
     ("pass", rows::pass::run),
     ("toc", rows::toc::run),
+    ("entries", rows::entries::run),
     ("start", rows::start::run),
     ("random", rows::random::run),
     ("sequential", rows::sequential::run),

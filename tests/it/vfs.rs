@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ocifs::layer::{Layers, LayersOptions};
 use ocifs::oci::Platform;
 use ocifs::store::{Layout, Verdicts};
+use ocifs::vfs::attr::Lifetime;
 use ocifs::vfs::views::{Views, ViewsOptions};
 use ocifs::vfs::{Ino, Patience, Vfs};
 use serde_json::{Value, json};
@@ -89,6 +90,7 @@ fn listing_refs_reads_no_document() -> TestResult {
     let tree = tree(&layout)?;
     let root = tree.lookup(Ino::ROOT, b"app")?;
     assert_ne!(root.attr.mtime.seconds, CREATED, "the document was read");
+    assert_eq!(root.attr.lifetime, Lifetime::None, "it would be believed");
     let asked = tree.attr(root.ino, Patience::Wait)?;
     assert_eq!(asked.mtime.seconds, CREATED);
     let again = tree.lookup(Ino::ROOT, b"app")?;

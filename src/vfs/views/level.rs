@@ -182,14 +182,25 @@ impl Node for LevelDir {
         FileKind::Directory
     }
 
-    /// LOOKUP and listings read no document for the time: the kernel believes none of the
-    /// attributes that come with these names, and asks when somebody wants them.
+    /// LOOKUP and listings read no document for the time. Where it is not known without, the
+    /// kernel is not to believe what it is told, and asks when somebody wants it.
     fn attr(&self, patience: Patience) -> Result<Attr, Error> {
-        let created = self.descriptor().and_then(|descriptor| match patience {
-            Patience::Never => image::known_created(&self.views, descriptor),
-            Patience::Wait => image::created(&self.views, descriptor),
-        });
-        Ok(self.views.level_attr(created))
+        let Some(descriptor) = self.descriptor() else {
+            return Ok(self.views.level_attr(None));
+        };
+        if patience == Patience::Wait {
+            let created = image::created(&self.views, descriptor);
+            return Ok(self.views.level_attr(created));
+        }
+        let known = image::known_created(&self.views, descriptor);
+        let attr = self.views.level_attr(known);
+        Ok(match known {
+            Some(_) => attr,
+            None => Attr {
+                lifetime: Lifetime::None,
+                ..attr
+            },
+        })
     }
 
     fn room(&self) -> Room<'_> {

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod browse;
+pub mod entries;
 pub mod linear;
 pub mod memory;
 pub mod pass;
