@@ -116,6 +116,10 @@ pub(crate) fn run(mut arguments: Arguments, global: &Global) -> anyhow::Result<E
             let message = "an archive is shown read-only: leave out --allow-delete";
             return Err(Refusal::usage(message));
         }
+        if arguments.copy_shared {
+            let message = "an archive is shown read-only: leave out --copy-shared";
+            return Err(Refusal::usage(message));
+        }
         arguments.read_only = true;
     }
     let ground = match arguments.foreground {
@@ -373,7 +377,9 @@ impl Outlet<'_> {
                 log::debug!("no session of its own: {error}");
             }
             std::env::set_current_dir("/")?;
-            output::line(READY)?;
+            if output::line(READY)? == output::Flow::Stop {
+                anyhow::bail!("the command that wanted the mount has ended");
+            }
             rustix::stdio::dup2_stdout(&self.messages)?;
             // Only now: the log file may have been named by one of them.
             self.inherited.close();

@@ -1,10 +1,9 @@
 //! The only place that prints.
 //!
 //! That the reader of standard output has gone away is no error anywhere: it has seen
-//! what it wanted.
+//! what it wanted. Nor is it one that nobody reads standard error any more.
 
-#![expect(clippy::print_stderr, reason = "printing is this file's purpose")]
-
+use std::fmt;
 use std::io::{self, Write};
 
 /// Whether somebody still reads what is printed.
@@ -50,12 +49,16 @@ pub(crate) fn bytes(bytes: &[u8]) -> io::Result<Flow> {
 
 /// Says something on standard error that is not part of the result.
 pub(crate) fn note(text: &str) {
-    eprintln!("ocifs: {text}");
+    say(format_args!("ocifs: {text}"));
 }
 
 /// Says what went wrong.
 pub(crate) fn complain(text: &str) {
-    eprintln!("ocifs: error: {text}");
+    say(format_args!("ocifs: error: {text}"));
+}
+
+fn say(text: fmt::Arguments<'_>) {
+    let (Ok(()) | Err(_)) = writeln!(io::stderr(), "{text}");
 }
 
 /// A name or text from a layout, made harmless for a terminal: control characters and

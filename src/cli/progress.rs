@@ -1,6 +1,6 @@
 //! Progress bars on a terminal, for what takes longer than a moment.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ocifs::layer::{Layers, PassState, PassStatus};
 use ocifs::oci::Digest;
 use ocifs::vfs::views::Views;
+
+/// Begins a line anew on a terminal, where a bar may stand in it.
+pub(crate) fn leave_line() {
+    let mut terminal = io::stderr();
+    if terminal.is_terminal() {
+        let (Ok(()) | Err(_)) = terminal.write_all(b"\r\x1b[K");
+    }
+}
 
 /// What ends before this shows no bar.
 const MOMENT: Duration = Duration::from_millis(500);

@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::error::Status;
-use super::output;
+use super::{output, progress};
 
 /// What a signal does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,7 @@ impl EndSignals {
                     // Held until the process has ended: nothing is mounted meanwhile.
                     let effect = of_thread.lock();
                     if *effect == Effect::EndsTheProcess {
+                        progress::leave_line();
                         output::complain("interrupted; nothing is mounted");
                         process::exit(Status::Failure as i32);
                     }
@@ -69,7 +70,11 @@ impl EndSignals {
     pub(crate) fn wait(&self, patience: Duration) -> bool {
         match self.events.recv_timeout(patience) {
             Ok(()) => true,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => false,
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => {
+                thread::sleep(patience);
+                false
+            }
         }
     }
 }
