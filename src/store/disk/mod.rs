@@ -60,6 +60,11 @@ pub trait Disk: Debug + Send + Sync {
     /// What the system says.
     fn status(&self, path: &str) -> io::Result<Status>;
 
+    /// The time by [`file_clock`](crate::store::blob::file_clock), if files here are stamped by that or more exactly; `None`
+    /// where their times may be rounded, remembered from earlier, or those of another
+    /// machine.
+    fn stamp(&self) -> Option<(i64, i64)>;
+
     /// The names in a directory, without `.` and `..`.
     ///
     /// # Errors

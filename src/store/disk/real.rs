@@ -10,13 +10,18 @@ use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Resolv
 use rustix::io::Errno;
 
 use super::{Disk, DiskFile, Status, parent};
-use crate::store::blob::Identity;
+use crate::store::blob::{Identity, file_clock};
 
 /// Permission bits of new files, before the umask: those that other tools give.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 
 /// Permission bits of new directories, before the umask.
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
+
+/// File systems that give files the times of this kernel, unrounded: ext2 to ext4, xfs, btrfs
+/// and tmpfs, by `f_type` of `statfs`. From Linux 6.13 on a write that follows a look has
+/// another time on each of them.
+const EXACT: [i128; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
 
 /// The real disk beneath one directory.
 #[derive(Debug, Clone)]
@@ -28,6 +33,7 @@ struct Root {
     /// Who new files belong to, if this process may choose: what root writes into the
     /// layout of a user is the user's.
     owner: Option<(Uid, Gid)>,
+    has_exact_times: bool,
 }
 
 impl RealDisk {
@@ -39,9 +45,11 @@ impl RealDisk {
         let stat = rustix::fs::fstat(&fd)?;
         let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
         let is_root = rustix::process::geteuid().is_root();
+        let kind = rustix::fs::fstatfs(&fd)?.f_type;
         Ok(Self(Arc::new(Root {
             fd,
             owner: (is_root && !owner.0.is_root()).then_some(owner),
+            has_exact_times: EXACT.contains(&i128::from(kind)),
         })))
     }
 
@@ -99,6 +107,10 @@ impl Disk for RealDisk {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(self.0.open_exactly(path, flags, Mode::empty())?);
         status(&file)
+    }
+
+    fn stamp(&self) -> Option<(i64, i64)> {
+        self.0.has_exact_times.then(file_clock)
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {

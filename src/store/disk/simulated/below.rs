@@ -49,6 +49,10 @@ impl Disk for Below {
         self.disk.status(&self.path(path))
     }
 
+    fn stamp(&self) -> Option<(i64, i64)> {
+        self.disk.stamp()
+    }
+
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
         self.disk.list(&self.path(directory))
     }

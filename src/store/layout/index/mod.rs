@@ -172,9 +172,10 @@ impl View {
     }
 
     /// The same, read from `began` until now from a file whose identity was the same before
-    /// and after.
-    pub(crate) fn read_since(self, began: (i64, i64)) -> Self {
-        let is_telling = self.identity.tells_of_writes(began, file_clock());
+    /// and after; no time began it where times of files cannot be trusted.
+    pub(crate) fn read_since(self, began: Option<(i64, i64)>) -> Self {
+        let tells = |began| self.identity.tells_of_writes(began, file_clock());
+        let is_telling = began.is_some_and(tells);
         Self { is_telling, ..self }
     }
 
@@ -188,13 +189,14 @@ impl View {
     }
 
     /// Reads until the file stays the same meanwhile: `read` gives its identity before,
-    /// what it says, and its identity afterwards.
+    /// what it says, and its identity afterwards. `stamp` is that of the disk.
     fn read_settled(
         layout: &Path,
+        stamp: impl Fn() -> Option<(i64, i64)>,
         mut read: impl FnMut() -> Result<(Identity, Content, Identity), Error>,
     ) -> Result<Self, Error> {
         for _ in 0..READ_ATTEMPTS {
-            let began = file_clock();
+            let began = stamp();
             let (before, content, identity) = read()?;
             // A file of the same size that was rewritten in between may be half one thing
             // and half the other, and right JSON all the same.
@@ -255,7 +257,9 @@ impl Layout {
     /// # Errors
     /// As [`Self::read_index`].
     pub fn read_index_after(&self, known: Option<&View>) -> Result<View, Error> {
-        View::read_settled(&self.dir.path, || {
+        // It is read each time: nothing has to be known of its times.
+        let stamp = || None;
+        View::read_settled(&self.dir.path, stamp, || {
             let before = self.index_identity()?;
             let (bytes, file) = self.dir.read(INDEX, Limit::IndexJsonSize)?;
             let metadata = file

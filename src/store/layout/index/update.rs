@@ -9,7 +9,6 @@ use super::merge::{Delta, EntrySet};
 use super::{Content, INDEX, View};
 use crate::oci;
 use crate::oci::limits::Limit;
-use crate::store::blob::file_clock;
 use crate::store::disk::{self, DiskFile, Exchange};
 use crate::store::layout;
 use crate::store::layout::refs::Refusal;
@@ -138,45 +137,49 @@ impl LayoutWriter {
             path: self.path.join(INDEX),
             source,
         };
-        let view = View::read_settled(&self.path, || {
-            let file = match self.disk.open(INDEX) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let path = self.path.join(INDEX);
-                    return Err(layout::Error::Missing { path });
+        let view = View::read_settled(
+            &self.path,
+            || self.disk.stamp(),
+            || {
+                let file = match self.disk.open(INDEX) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        let path = self.path.join(INDEX);
+                        return Err(layout::Error::Missing { path });
+                    }
+                    other => other.map_err(io)?,
+                };
+                let before = file.status().map_err(io)?;
+                if let Some(known) = known
+                    && known.is_in(&before.identity)
+                {
+                    let content = Content::Known(known.clone());
+                    return Ok((before.identity, content, before.identity));
                 }
-                other => other.map_err(io)?,
-            };
-            let before = file.status().map_err(io)?;
-            if let Some(known) = known
-                && known.is_in(&before.identity)
-            {
-                let content = Content::Known(known.clone());
-                return Ok((before.identity, content, before.identity));
-            }
-            if !before.is_file {
-                return Err(layout::Error::FileType {
+                if !before.is_file {
+                    return Err(layout::Error::FileType {
+                        path: self.path.join(INDEX),
+                        expected: "regular file",
+                        found: "a special file",
+                    });
+                }
+                let size = before.identity.size;
+                let too_large = Limit::IndexJsonSize.check(size);
+                too_large.map_err(|source| layout::Error::Content {
                     path: self.path.join(INDEX),
-                    expected: "regular file",
-                    found: "a special file",
-                });
-            }
-            let size = before.identity.size;
-            let too_large = Limit::IndexJsonSize.check(size);
-            too_large.map_err(|source| layout::Error::Content {
-                path: self.path.join(INDEX),
-                source,
-            })?;
-            let mut is_known = false;
-            if let Some(known) = known {
-                is_known = disk::has_bytes(&*file, known.bytes()).map_err(io)?;
-            }
-            let content = match known {
-                Some(known) if is_known => Content::Known(known.clone()),
-                _ => Content::Read(disk::read_all(&*file, size).map_err(io)?),
-            };
-            let after = file.status().map_err(io)?;
-            Ok((before.identity, content, after.identity))
-        })?;
+                    source,
+                })?;
+                let mut is_known = false;
+                if let Some(known) = known {
+                    is_known = disk::has_bytes(&*file, known.bytes()).map_err(io)?;
+                }
+                let content = match known {
+                    Some(known) if is_known => Content::Known(known.clone()),
+                    _ => Content::Read(disk::read_all(&*file, size).map_err(io)?),
+                };
+                let after = file.status().map_err(io)?;
+                Ok((before.identity, content, after.identity))
+            },
+        )?;
         Ok(view)
     }
 
@@ -309,7 +312,7 @@ impl LayoutWriter {
     /// instead, if somebody else has written since.
     fn read_back(&self, bytes: &Arc<Vec<u8>>, draft: &Draft) -> Result<Result<View, View>, Error> {
         let io = |source| self.io("read back", INDEX, source);
-        let began = file_clock();
+        let began = self.disk.stamp();
         let file = self.disk.open(INDEX).map_err(io)?;
         let before = file.status().map_err(io)?;
         if !disk::has_bytes(&*file, bytes).map_err(io)? {
