@@ -251,8 +251,9 @@ fn hand_over(file: &File, (uid, gid): (u32, u32)) -> Result<(), Error> {
 fn give_back(file: &File, former: &Metadata) {
     let owner = (Uid::from_raw(former.uid()), Gid::from_raw(former.gid()));
     let mode = Mode::from_raw_mode(former.mode() & 0o7777);
-    let given = rustix::fs::fchown(file, Some(owner.0), Some(owner.1))
-        .and_then(|()| rustix::fs::fchmod(file, mode));
+    let given = rustix::fs::fchown(file, Some(owner.0), Some(owner.1));
+    // After the owner, which clears bits, and also where that is refused.
+    let given = rustix::fs::fchmod(file, mode).and(given);
     if let Err(error) = given {
         log::debug!("a file of a session stays with the layout's owner: {error}");
     }

@@ -177,12 +177,14 @@ impl About {
     /// [`Error::Limit`] if there are too many of which there is nothing.
     fn make(&self, artifact_type: MediaType) -> Result<(), Error> {
         let edges = self.edges();
+        let reachable = self.views.reachable.get(&self.views);
         let mut made = self.views.made_types.lock();
         if made.len() >= MAX_MADE_TYPES {
-            // Nobody may have looked since something came.
+            // Nobody may have looked since something came, and can where the image has gone.
             made.retain(|(subject, artifact_type)| {
                 let mut there = edges.about(subject, false);
-                !there.any(|referrer| referrer.artifact_type == *artifact_type)
+                reachable.contains_key(subject)
+                    && !there.any(|referrer| referrer.artifact_type == *artifact_type)
             });
         }
         if made.len() >= MAX_MADE_TYPES {
