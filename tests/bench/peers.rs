@@ -50,7 +50,7 @@ pub struct Bench {
 
 type Group = fn(&mut Bench);
 
-const GROUPS: [(&str, Group); 10] = [
+const GROUPS: [(&str, Group); 11] = [
     ("pass", rows::pass::run),
     ("toc", rows::toc::run),
     ("entries", rows::entries::run),
