@@ -24,11 +24,11 @@ use crate::stream::input::Direct;
 /// How far checkpoints are apart, in decoded bytes, while all windows together are small
 /// beside the stored bytes, and where they are large. A random read decodes half of it on
 /// average; half the spacing doubles the size of all windows, and with it the Toc.
-const SPACING: RangeInclusive<u64> = 1 << 20..=7 << 18;
+const SPACING: RangeInclusive<u64> = 3 << 18..=7 << 18;
 
 /// What is small and what is large then, in millionths of the stored bytes: about where the
 /// spacing balances, the Toc has less than a two-hundredth of them.
-const SHARE: RangeInclusive<u64> = 3700..=4300;
+const SHARE: RangeInclusive<u64> = 3900..=4400;
 
 /// How far the next checkpoint is to be from the last one, in decoded bytes, when the
 /// windows so far have `used` bytes for the `covered` stored ones.
@@ -138,15 +138,15 @@ mod tests {
 
     #[test]
     fn spacing_grows_with_what_windows_take() {
-        const CLOSE: u64 = 1 << 20;
+        const CLOSE: u64 = 3 << 18;
         const FAR: u64 = 7 << 18;
         // Bytes of windows, stored bytes, spacing.
         let rows = [
             (0, 0, CLOSE),
             (0, 1 << 30, CLOSE),
-            (3_700, 1_000_000, CLOSE),
-            (4_000, 1_000_000, CLOSE + (FAR - CLOSE) / 2),
-            (4_300, 1_000_000, FAR),
+            (3_900, 1_000_000, CLOSE),
+            (4_150, 1_000_000, CLOSE + (FAR - CLOSE) / 2),
+            (4_400, 1_000_000, FAR),
             (1, 0, FAR),
             (u64::MAX, 1, FAR),
         ];
