@@ -198,6 +198,8 @@ fn shell(command: &str, directory: &Path) -> anyhow::Result<String> {
         .args(["-c", command])
         .current_dir(directory)
         .envs([("app", sample::IMAGE), ("LC_ALL", "C"), ("TZ", "UTC")])
+        // ls fills with blanks: a tab is no printable character.
+        .env("TABSIZE", "0")
         .stdin(Stdio::null())
         .output()
         .context("cannot start sh")?;

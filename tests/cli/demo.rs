@@ -24,6 +24,7 @@ fn the_demo_shows_a_tour_and_leaves_nothing_behind() {
         assert!(tour.contains(step), "{step:?} is not in the tour:\n{tour}");
     }
     assert!(tour.lines().count() < 80, "a short tour");
+    assert!(!tour.contains("\\u{"), "it is all printable:\n{tour}");
     let first = tour.lines().next().unwrap();
     let mountpoint = first.rsplit(' ').next().unwrap();
     assert!(
