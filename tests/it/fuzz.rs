@@ -86,6 +86,11 @@ fn changed(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
 }
 
 #[test]
+fn deflate() -> TestResult {
+    run("deflate")
+}
+
+#[test]
 fn gzip() -> TestResult {
     run("gzip")
 }

@@ -13,6 +13,7 @@
 pub mod access;
 pub mod archive;
 pub mod blocks;
+pub mod deflate;
 pub mod documents;
 pub mod gzip;
 pub mod ingest;

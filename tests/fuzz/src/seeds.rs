@@ -12,7 +12,8 @@ use ocifs::store::{Blob, CacheDir, Verdicts, verify};
 
 use super::random::Random;
 use super::{
-    archive, documents, gzip, ingest, json, names, tar, tar_split, toc_file, zstd, zstd_checkpoints,
+    archive, deflate, documents, gzip, ingest, json, names, tar, tar_split, toc_file, zstd,
+    zstd_checkpoints,
 };
 
 /// A parser, what must hold of it, and what it is tried on first.
@@ -26,7 +27,12 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
+    Target {
+        name: "deflate",
+        check: deflate::check,
+        seeds: |_| deflated(),
+    },
     Target {
         name: "gzip",
         check: gzip::check,
@@ -300,6 +306,25 @@ fn lines(len: usize) -> Vec<u8> {
         bytes.extend(word.repeat(1 + word.len() % 8).into_bytes());
     }
     bytes
+}
+
+/// Streams of each kind of blocks, and of a few of them.
+fn deflated() -> io::Result<Vec<Vec<u8>>> {
+    use std::io::Write;
+    let samples = [lines(60_000), lines(300), vec![0; 3000], Vec::new()];
+    let kinds = [0, 1, 6, 9].map(flate2::Compression::new);
+    let all = samples
+        .iter()
+        .flat_map(|sample| kinds.map(|kind| (sample, kind)));
+    let stream = |(sample, kind): (&Vec<u8>, _)| {
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), kind);
+        for part in sample.chunks(20_000) {
+            encoder.write_all(part)?;
+            encoder.flush()?;
+        }
+        encoder.finish()
+    };
+    all.map(stream).collect()
 }
 
 fn gzip_of(bytes: &[u8]) -> io::Result<Vec<u8>> {
