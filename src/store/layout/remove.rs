@@ -46,7 +46,8 @@ impl LayoutWriter {
     /// is missing leads nowhere. What a shared directory has stays.
     ///
     /// What is reached is found out before the locks are taken; under them the index is seen
-    /// to be the same still. Who is about to name the blob holds it, and puts it back.
+    /// to be the same still, and made durable: another one that names the blob must not come
+    /// back after a power cut. Who is about to name the blob holds it, and puts it back.
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::Unclear`]; [`super::Error::BlobMissing`].
@@ -55,9 +56,11 @@ impl LayoutWriter {
             let view = self.read_index()?;
             self.check_unused(&view, digest)?;
             let lock = self.lock()?;
-            if !self.read_index()?.has_the_bytes_of(&view) {
+            let present = self.read_index()?;
+            if !present.has_the_bytes_of(&view) {
                 continue;
             }
+            self.settled(present)?;
             let path = blobs::path(digest);
             match self.disk.unlink(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -301,7 +301,7 @@ impl LayoutWriter {
     }
 
     /// Makes an index that somebody else wrote durable.
-    fn settled(&self, view: View) -> Result<View, Error> {
+    pub(in crate::store::layout) fn settled(&self, view: View) -> Result<View, Error> {
         let file = self.disk.open(INDEX);
         file.and_then(|file| self.settle(&*file, INDEX))
             .map_err(|source| self.io("sync", INDEX, source))?;
