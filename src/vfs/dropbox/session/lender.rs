@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 
 use super::inode::{Inode, Place, system};
 use crate::oci::{Algorithm, Digest};
@@ -103,6 +103,32 @@ impl Lender {
         rustix::fs::openat(place, path, flags, Mode::RUSR)
             .map(drop)
             .map_err(system)
+    }
+
+    /// Lends a blob again that was taken away: a file of the session's own, which was made in
+    /// its place, has become it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn show(&self, place: &OwnedFd, digest: &Digest) -> Result<(), Error> {
+        let mut hidden = self.hidden.lock();
+        if hidden.contains(digest.as_str()) {
+            show(place, digest)?;
+            hidden.remove(digest.as_str());
+        }
+        Ok(())
+    }
+}
+
+/// Notes no more that a blob was taken away in the session at `place`.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn show(place: &OwnedFd, digest: &Digest) -> Result<(), Error> {
+    let path = format!("{HIDDEN}/{digest}");
+    match rustix::fs::unlinkat(place, path, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(errno) => Err(system(errno)),
     }
 }
 

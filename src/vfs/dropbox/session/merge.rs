@@ -19,6 +19,7 @@ use super::inode::system;
 use super::tree::Tree;
 use crate::oci::limits::Limit;
 use crate::oci::{Algorithm, Descriptor, Digest, Document, DocumentType, RefName};
+use crate::store::blob::Identity;
 use crate::store::layout;
 use crate::store::layout::index::draft::{Draft, named};
 use crate::store::layout::writer::{self, BlobWriter, StoredBlob};
@@ -31,6 +32,8 @@ use crate::vfs::error::Error;
 pub(super) struct Own {
     pub(super) digest: Digest,
     pub(super) size: u64,
+    /// Which file it was, in which state, when its digest was found to be right.
+    pub(super) identity: Identity,
     pub(super) file: File,
     /// Its bytes once more, if the file has other names too and cannot be shared.
     pub(super) copy: Option<BlobWriter>,
@@ -219,7 +222,7 @@ impl Walk<'_> {
     fn verify(&mut self, digest: &Digest, file: File) -> Result<(), Error> {
         let blob = Blob::new(digest.clone(), file.try_clone()?)?;
         self.verdicts.verify(&blob, &Unwatched)?;
-        let (digest, size) = (digest.clone(), ReadAt::size(&blob));
+        let (digest, size, identity) = (digest.clone(), ReadAt::size(&blob), *blob.identity());
         // The layout may have it all the same, from a tool that does not look before.
         if let Ok(stored) = self.writer.hold(&digest, size) {
             self.stored.insert(digest, stored);
@@ -236,6 +239,7 @@ impl Walk<'_> {
         let own = Own {
             digest: digest.clone(),
             size,
+            identity,
             file,
             copy,
         };
@@ -295,7 +299,12 @@ fn size_error(descriptor: &Descriptor, actual: u64) -> Error {
     Error::damaged("BLOB_SIZE", text)
 }
 
-fn open_beneath(root: &OwnedFd, path: &str, flags: OFlags) -> Result<Option<OwnedFd>, Error> {
+/// Opens something of a session, never through a link; `None` for what cannot be had so.
+pub(super) fn open_beneath(
+    root: &OwnedFd,
+    path: &str,
+    flags: OFlags,
+) -> Result<Option<OwnedFd>, Error> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
@@ -306,7 +315,7 @@ fn open_beneath(root: &OwnedFd, path: &str, flags: OFlags) -> Result<Option<Owne
 }
 
 /// Opens a regular file of a session; `None` for what is none.
-fn open_file(root: &OwnedFd, path: &str) -> Result<Option<File>, Error> {
+pub(super) fn open_file(root: &OwnedFd, path: &str) -> Result<Option<File>, Error> {
     let Some(fd) = open_beneath(root, path, OFlags::empty())? else {
         return Ok(None);
     };
@@ -314,7 +323,8 @@ fn open_file(root: &OwnedFd, path: &str) -> Result<Option<File>, Error> {
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
-fn list(root: &OwnedFd, path: &str) -> Result<Vec<String>, Error> {
+/// The names in a directory of a session; none if there is none.
+pub(super) fn list(root: &OwnedFd, path: &str) -> Result<Vec<String>, Error> {
     let Some(fd) = open_beneath(root, path, OFlags::DIRECTORY)? else {
         return Ok(Vec::new());
     };

@@ -26,6 +26,7 @@
 mod attempt;
 mod attributes;
 mod file;
+mod handover;
 mod hashing;
 mod inode;
 mod lender;
@@ -457,6 +458,7 @@ impl Sessions {
             }
             Err(errno) => return Err(system(errno)),
         }
+        handover::recover(&place, &self.layout)?;
         match self.open_tree(place) {
             Ok(tree) => Ok(Some(tree)),
             // Its maker was killed before there was anything in it.

@@ -8,15 +8,15 @@
 //! in fail half way, the session finds those that were taken in the layout, as any blob
 //! there, and can be tried again.
 
-use std::fs::{File, Metadata};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Gid, Mode, Uid};
+use rustix::fs::AtFlags;
 
 use super::Sessions;
+use super::handover::Handover;
 use super::hashing::settled;
 use super::inode::{Inode, Place, system};
 use super::limits;
@@ -25,11 +25,13 @@ use super::tree::Tree;
 use crate::oci::media_type::LayerCompression;
 use crate::oci::{Descriptor, Digest, MediaType, Platform, RefName};
 use crate::pack::{self, PackOptions};
-use crate::store::ReadAt;
+use crate::store::blob::Identity;
 use crate::store::layout::index::draft::named;
 use crate::store::layout::refs;
 use crate::store::layout::writer::{SealedBlob, StoredBlob};
 use crate::store::progress::Unwatched;
+use crate::store::verify::Verdict;
+use crate::store::{Blob, ReadAt};
 use crate::vfs::error::Error;
 
 /// How long files that are open for writing are waited for: the kernel tells of a close
@@ -38,9 +40,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How soon it is looked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
-
-/// Permission bits of a blob in the layout.
-const BLOB_MODE: Mode = Mode::from_raw_mode(0o644);
 
 /// A session that was looked at and is right. It is sealed; dropping this opens it again.
 #[derive(Debug)]
@@ -102,6 +101,11 @@ impl Sessions {
             }
             None => {
                 let packed = self.pack(tree, name, compression)?;
+                // What the layout has of it is read now, not while directories are locked;
+                // whether it is right counts when it is brought in.
+                for (digest, blob) in &packed.blobs {
+                    let (Ok(_) | Err(_)) = self.writer().try_hold(digest, blob.size());
+                }
                 // It may have been published before, by a daemon that was killed over it.
                 self.rehearse(std::slice::from_ref(&packed.entry))?;
                 Content::Packed(Box::new(packed))
@@ -197,14 +201,16 @@ impl Sessions {
             let copy = copy.map(|copy| copy.commit_as(&Descriptor::new(any, digest, size)));
             stored.extend(copy.transpose()?);
         }
-        let former = own.iter().map(|own| own.file.metadata());
-        let former = former.collect::<std::io::Result<Vec<_>>>()?;
+        let handover = Handover::begin(tree, &own, self.layout.owner()?)?;
         let mut adopted = Vec::with_capacity(own.len());
-        if let Err(error) = self.adopt(tree, &own, &mut adopted) {
-            let left = own.iter().zip(&former).skip(adopted.len());
-            left.for_each(|(own, former)| give_back(&own.file, former));
-            return Err(error);
+        let taken = self.adopt(tree, &own, &handover, &mut adopted);
+        if taken.is_err() {
+            handover.give_back(&own, adopted.len());
         }
+        handover.end(tree);
+        // Whether they are there or here now.
+        own.iter().for_each(|own| self.know_again(own));
+        taken?;
         stored.append(&mut adopted);
         Ok(stored)
     }
@@ -214,12 +220,12 @@ impl Sessions {
         &self,
         tree: &Arc<Tree>,
         own: &[Own],
+        handover: &Handover,
         adopted: &mut Vec<StoredBlob>,
     ) -> Result<(), Error> {
         // All of them first: what the file system has to note of that, it notes once.
-        let owner = self.layout.owner()?;
         for own in own {
-            hand_over(&own.file, owner)?;
+            handover.hand_over(&own.file)?;
         }
         let mut adoption = self.writer().adoption();
         for own in own {
@@ -228,34 +234,24 @@ impl Sessions {
         }
         Ok(adoption.finish()?)
     }
-}
 
-/// Gives a file the owner and the mode of a blob of the layout.
-fn hand_over(file: &File, (uid, gid): (u32, u32)) -> Result<(), Error> {
-    let metadata = file.metadata()?;
-    if (metadata.uid(), metadata.gid()) != (uid, gid) {
-        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        match rustix::fs::fchown(file, owner.0, owner.1) {
-            // Who may not choose has made it themselves.
-            Ok(()) | Err(rustix::io::Errno::PERM) => {}
-            Err(errno) => return Err(system(errno)),
+    /// Takes the verdict on a file for that on the same file with another owner, another
+    /// mode or other names: all of these move its change time, and nothing else may have
+    /// moved. So a session that is tried again is not read again, while directories are
+    /// locked, nor is what the layout has of it.
+    fn know_again(&self, own: &Own) {
+        let file = own.file.try_clone();
+        let Ok(blob) = file.and_then(|file| Blob::new(own.digest.clone(), file)) else {
+            return;
+        };
+        let now = *blob.identity();
+        let expected = Identity {
+            ctime: now.ctime,
+            ..own.identity
+        };
+        if now == expected {
+            self.verdicts.record(&blob, &Verdict::Sound);
         }
-    }
-    if metadata.mode() & 0o7777 != BLOB_MODE.as_raw_mode() {
-        rustix::fs::fchmod(file, BLOB_MODE).map_err(system)?;
-    }
-    Ok(())
-}
-
-/// Gives a file back to whom it belonged, as far as that can be done.
-fn give_back(file: &File, former: &Metadata) {
-    let owner = (Uid::from_raw(former.uid()), Gid::from_raw(former.gid()));
-    let mode = Mode::from_raw_mode(former.mode() & 0o7777);
-    let given = rustix::fs::fchown(file, Some(owner.0), Some(owner.1));
-    // After the owner, which clears bits, and also where that is refused.
-    let given = rustix::fs::fchmod(file, mode).and(given);
-    if let Err(error) = given {
-        log::debug!("a file of a session stays with the layout's owner: {error}");
     }
 }
 
@@ -265,6 +261,7 @@ fn lend(tree: &Arc<Tree>, own: &Own) -> Result<(), Error> {
     let digest = &own.digest;
     let path = format!("blobs/{}/{}", digest.algorithm_name(), digest.encoded());
     // It must have no name here any more by which somebody could write to it.
+    tree.lender().show(tree.place(), digest)?;
     rustix::fs::unlinkat(tree.root_fd(), path, AtFlags::empty()).map_err(system)?;
     let room = limits::room(&metadata);
     tree.meter().change(limits::difference(room, 0), -1);

@@ -3,7 +3,8 @@
 //! ```text
 //! LAYOUT/.ocifs/sessions/NAME/     0700, locked by the daemon that shows it
 //! ├── tree/                        the session's own directory
-//! └── hidden/                      a file for each blob of the layout that was removed here
+//! ├── hidden/                      a file for each blob of the layout that was removed here
+//! └── handed                       whose files were that are on their way into the layout
 //! ```
 //!
 //! Invariant: only this process changes what is in `tree`, so what was learned of it stays

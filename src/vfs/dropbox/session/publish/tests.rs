@@ -1,10 +1,10 @@
 //! Sessions are put to the trial: the power is cut after every step of publishing one, and
 //! every call fails once. Their own files are real; the layout is on the simulated disk.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Timespec, Timestamps};
 use tempfile::TempDir;
@@ -38,18 +38,28 @@ impl Bench {
     fn new(disk: &SimulatedDisk, fill: fn(&Path) -> io::Result<()>) -> Result<Self, Fault> {
         let dir = quick_directory()?;
         layout::init(dir.path())?;
-        let layout = Arc::new(Layout::open(dir.path(), &[])?);
-        let verdicts = Arc::new(Verdicts::new(None));
         let simulated = Arc::new(disk.clone());
+        let verdicts = Arc::new(Verdicts::new(None));
         let writer = LayoutWriter::on(simulated, "layout".as_ref(), verdicts.clone());
-        let first = writer.read_index()?;
-        let committer = Arc::new(Committer::new(writer, first, Box::new(|_| {})));
-        let options = SessionsOptions {
-            collision: Collision::Refuse,
-            compression: COMPRESSION,
-            limits: SessionLimits::default(),
-        };
-        let sessions = Sessions::open(layout, committer, verdicts, options)?;
+        Self::of(dir, writer, verdicts, fill)
+    }
+
+    /// The same with all of it on a real disk.
+    fn real(fill: fn(&Path) -> io::Result<()>) -> Result<Self, Fault> {
+        let dir = tempfile::tempdir()?;
+        layout::init(dir.path())?;
+        let verdicts = Arc::new(Verdicts::new(None));
+        let writer = LayoutWriter::open(&Layout::open(dir.path(), &[])?, verdicts.clone())?;
+        Self::of(dir, writer, verdicts, fill)
+    }
+
+    fn of(
+        dir: TempDir,
+        writer: LayoutWriter,
+        verdicts: Arc<Verdicts>,
+        fill: fn(&Path) -> io::Result<()>,
+    ) -> Result<Self, Fault> {
+        let sessions = open(dir.path(), writer, verdicts)?;
         let caller = Caller {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
@@ -66,6 +76,12 @@ impl Bench {
         })
     }
 
+    /// The session's directory for blobs.
+    fn blobs(&self) -> PathBuf {
+        let session = self.dir.path().join(".ocifs/sessions/job");
+        session.join("tree/blobs/sha256")
+    }
+
     fn publish(&mut self) -> Result<(), Error> {
         if !self.is_published {
             let ready = self.sessions.prepare(&self.tree, &self.name, COMPRESSION)?;
@@ -74,6 +90,23 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// The sessions of a layout.
+fn open(
+    path: &Path,
+    writer: LayoutWriter,
+    verdicts: Arc<Verdicts>,
+) -> Result<Arc<Sessions>, Fault> {
+    let layout = Arc::new(Layout::open(path, &[])?);
+    let first = writer.read_index()?;
+    let committer = Arc::new(Committer::new(writer, first, Box::new(|_| {})));
+    let options = SessionsOptions {
+        collision: Collision::Refuse,
+        compression: COMPRESSION,
+        limits: SessionLimits::default(),
+    };
+    Ok(Sessions::open(layout, committer, verdicts, options)?)
 }
 
 /// A temporary directory in memory, where there is one: it is made thousands of times.
@@ -151,29 +184,36 @@ fn who_renames_is_told_what_the_disk_says() -> Result<(), Fault> {
     trial::assert_failures_are_told(&cases())
 }
 
+/// Modes of which those of a blob are others.
+fn make_private(blobs: &Path) -> io::Result<()> {
+    for file in fs::read_dir(blobs)? {
+        fs::set_permissions(file?.path(), Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+fn modes(blobs: &Path) -> io::Result<Vec<u32>> {
+    let files = fs::read_dir(blobs)?;
+    files
+        .map(|file| Ok(file?.metadata()?.mode() & 0o777))
+        .collect()
+}
+
 /// Also where some of them are in the layout by then.
 #[test]
 fn files_that_are_not_taken_stay_as_they_were() -> Result<(), Fault> {
-    let private = |path: &Path| -> io::Result<Vec<u32>> {
-        let files = fs::read_dir(path.join("blobs/sha256"))?;
-        files
-            .map(|file| Ok(file?.metadata()?.mode() & 0o777))
-            .collect()
-    };
     let (mut failing, mut given_back) = (0, 0);
     loop {
         let disk = SimulatedDisk::default();
         disk.put("index.json", samples::EMPTY)?;
         let mut bench = Bench::new(&disk, fill_with_layout)?;
-        let tree = bench.dir.path().join(".ocifs/sessions/job/tree");
-        for file in fs::read_dir(tree.join("blobs/sha256"))? {
-            fs::set_permissions(file?.path(), Permissions::from_mode(0o600))?;
-        }
+        let blobs = bench.blobs();
+        make_private(&blobs)?;
         disk.expect(Trouble::Failure(failing, libc::EIO));
         if bench.publish().is_ok() {
             break;
         }
-        let left = private(&tree)?;
+        let left = modes(&blobs)?;
         assert!(
             left.iter().all(|mode| *mode == 0o600),
             "step {failing}: {left:?}"
@@ -186,4 +226,177 @@ fn files_that_are_not_taken_stay_as_they_were() -> Result<(), Fault> {
         "{failing} steps, {given_back} files"
     );
     Ok(())
+}
+
+/// What is refused when it was all looked at is not read again at the next try: neither what
+/// the session still has, nor what the layout has taken.
+#[test]
+fn what_was_read_once_is_known_when_it_is_tried_again() -> Result<(), Fault> {
+    type Hinder = fn(&Bench, &Merge) -> Result<(), Fault>;
+    let rows: [(&str, Hinder, bool); 2] = [
+        (
+            "a name is taken meanwhile",
+            |bench, _| {
+                let entry = named(&descriptor(b"other"), "one")?;
+                let blob = bench.sessions.writer().store(b"other")?;
+                let taken = bench.sessions.committer.commit(&[blob], |draft| {
+                    refs::merge(draft, &[entry], Collision::Refuse)
+                });
+                Ok(taken.map(drop)?)
+            },
+            true,
+        ),
+        (
+            "the last blob cannot have its name",
+            |bench, merge| {
+                let last = merge.own.iter().rfind(|own| own.copy.is_none());
+                let last = last.ok_or("some are taken as they are")?;
+                let blobs = bench.dir.path().join("blobs/sha256");
+                Ok(fs::create_dir(blobs.join(last.digest.encoded()))?)
+            },
+            false,
+        ),
+    ];
+    for (row, hinder, is_taken) in rows {
+        let bench = Bench::real(fill_with_layout)?;
+        make_private(&bench.blobs())?;
+        fs::create_dir_all(bench.dir.path().join("blobs/sha256"))?;
+        let ready = bench
+            .sessions
+            .prepare(&bench.tree, &bench.name, COMPRESSION)?;
+        let Content::Layout(merge) = &ready.content else {
+            return Err(format!("{row}: it is a layout").into());
+        };
+        hinder(&bench, merge)?;
+        let digests: Vec<Digest> = merge.own.iter().map(|own| own.digest.clone()).collect();
+        assert!(bench.sessions.bring_in(ready).is_err(), "{row}");
+        let places = [bench.blobs(), bench.dir.path().join("blobs/sha256")];
+        let mut found = [0, 0];
+        for (place, found) in places.iter().zip(&mut found) {
+            for digest in &digests {
+                let path = place.join(digest.encoded());
+                if !path.is_file() {
+                    continue;
+                }
+                *found += 1;
+                let blob = Blob::new(digest.clone(), File::open(&path)?)?;
+                let verdict = bench.sessions.verdicts.find(&blob);
+                assert_eq!(verdict, Some(Verdict::Sound), "{row}: {}", path.display());
+            }
+        }
+        assert!(
+            found[1] > 2 && (is_taken || found[0] > 0),
+            "{row}: {found:?}"
+        );
+        assert_eq!(modes(&places[0])?, vec![0o600; found[0]], "{row}");
+        assert!(!bench.dir.path().join(".ocifs/sessions/job/handed").exists());
+    }
+    Ok(())
+}
+
+/// What the layout has of an image is read when that is packed: bringing it in reads nothing.
+#[test]
+fn an_image_that_is_there_is_looked_at_before_it_is_brought_in() -> Result<(), Fault> {
+    let mut bench = Bench::real(fill_with_tree)?;
+    bench.publish()?;
+    let Bench {
+        sessions,
+        tree,
+        dir,
+        name,
+        ..
+    } = bench;
+    drop((sessions, tree));
+    // As another daemon, which knows nothing, and finds the session still there.
+    let verdicts = Arc::new(Verdicts::new(None));
+    let layout = Layout::open(dir.path(), &[])?;
+    let writer = LayoutWriter::open(&layout, verdicts.clone())?;
+    let sessions = open(dir.path(), writer, verdicts.clone())?;
+    let tree = sessions.tree(JOB).ok_or("it was not taken away")?;
+    let ready = sessions.prepare(&tree, &name, COMPRESSION)?;
+    let Content::Packed(packed) = &ready.content else {
+        return Err("it is a tree".into());
+    };
+    for (digest, _) in &packed.blobs {
+        let verdict = verdicts.find(&layout.open_blob(digest)?);
+        assert_eq!(verdict, Some(Verdict::Sound), "{digest}");
+    }
+    Ok(sessions.bring_in(ready)?)
+}
+
+fn descriptor(bytes: &[u8]) -> String {
+    let (digest, size) = (Digest::of(bytes), bytes.len());
+    format!(r#"{{"mediaType":"text/plain","digest":"{digest}","size":{size}}}"#)
+}
+
+/// What a daemon that was killed has left half done, the next one puts right.
+#[test]
+fn files_on_their_way_when_the_daemon_was_killed() -> Result<(), Fault> {
+    let bench = Bench::real(|tree| fs::create_dir_all(tree.join("blobs/sha256")))?;
+    let (place, ours) = (bench.dir.path().join(".ocifs/sessions/job"), bench.blobs());
+    let theirs = bench.dir.path().join("blobs/sha256");
+    fs::create_dir_all(&theirs)?;
+    fs::create_dir_all(place.join("hidden"))?;
+    let digest = |name: &str| Digest::of(name.as_bytes());
+    let mut note = String::new();
+    for name in ["handed over", "named", "lent", "not reached", "of its own"] {
+        let (digest, file) = (digest(name), digest(name).encoded().to_owned());
+        fs::write(ours.join(&file), name)?;
+        fs::set_permissions(ours.join(&file), Permissions::from_mode(0o600))?;
+        note += &format!(
+            "{digest} {} {} 600\n",
+            bench.tree.owner()?.0,
+            bench.tree.owner()?.1
+        );
+        if !["not reached", "of its own"].contains(&name) {
+            fs::set_permissions(ours.join(&file), Permissions::from_mode(0o644))?;
+        }
+        match name {
+            "named" => {
+                fs::hard_link(ours.join(&file), theirs.join(&file))?;
+                // It had been removed in the session, and made anew.
+                fs::write(place.join("hidden").join(digest.as_str()), "")?;
+            }
+            "lent" => fs::rename(ours.join(&file), theirs.join(&file))?,
+            // The layout has the same in another file.
+            "of its own" => {
+                fs::write(theirs.join(&file), name)?;
+                fs::hard_link(ours.join(&file), place.join("tree/second-name"))?;
+            }
+            _ => {}
+        }
+    }
+    fs::write(place.join("handed"), note + "sha256:cut")?;
+    let Bench {
+        sessions,
+        tree,
+        dir,
+        ..
+    } = bench;
+    drop((sessions, tree));
+    let verdicts = Arc::new(Verdicts::new(None));
+    let writer = LayoutWriter::open(&Layout::open(dir.path(), &[])?, verdicts.clone())?;
+    let sessions = open(dir.path(), writer, verdicts)?;
+    assert!(sessions.tree(JOB).is_some(), "it is shown");
+    let mode = |path: PathBuf| -> io::Result<(u32, u64)> {
+        let metadata = fs::metadata(path)?;
+        Ok((metadata.mode() & 0o777, metadata.nlink()))
+    };
+    for (name, here, there) in [
+        ("handed over", Some((0o600, 1)), None),
+        ("named", None, Some((0o644, 1))),
+        ("lent", None, Some((0o644, 1))),
+        ("not reached", Some((0o600, 1)), None),
+        ("of its own", Some((0o600, 2)), Some((0o644, 1))),
+    ] {
+        let file = digest(name).encoded().to_owned();
+        assert_eq!(mode(ours.join(&file)).ok(), here, "{name}");
+        assert_eq!(mode(theirs.join(&file)).ok(), there, "{name}");
+    }
+    assert!(!place.join("handed").exists() && is_empty(&place.join("hidden"))?);
+    Ok(())
+}
+
+fn is_empty(path: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(path)?.next().is_none())
 }
