@@ -152,11 +152,14 @@ pub(super) fn device(number: u32) -> Device {
 
 /// How a rename treats what has the new name.
 pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode, Error> {
+    const WHITEOUT_NOREPLACE: RenameFlags =
+        RenameFlags::RENAME_WHITEOUT.union(RenameFlags::RENAME_NOREPLACE);
     match flags {
         flags if flags.is_empty() => Ok(RenameMode::Replace),
         RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
         RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
         RenameFlags::RENAME_WHITEOUT => Ok(RenameMode::Whiteout),
+        WHITEOUT_NOREPLACE => Ok(RenameMode::WhiteoutNoReplace),
         _ => Err(Error::Invalid),
     }
 }

@@ -100,6 +100,8 @@ pub enum RenameMode {
     Exchange,
     /// It is replaced, and a whiteout left in the old place.
     Whiteout,
+    /// There must be nothing, and a whiteout is left in the old place.
+    WhiteoutNoReplace,
 }
 
 /// How an extended attribute is set.

@@ -11,14 +11,14 @@ use rustix::fs::{
 };
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::common::{Need, has};
+use crate::common::{Ext4, Need, has};
 use crate::sessions::Bench;
 
 type Check = fn(&Path) -> io::Result<()>;
 
-/// Each is run in a new directory, on the mount and beside it: what a plain directory does
-/// not do needs no row.
-const ROWS: [(&str, Check); 28] = [
+/// Each is run in a new directory, on the mount and beside it, and on an ext4 where there can
+/// be one: what a plain directory does not do needs no row.
+const ROWS: [(&str, Check); 29] = [
     ("write and read", write_and_read),
     ("append", append),
     ("truncate and grow", truncate),
@@ -28,6 +28,7 @@ const ROWS: [(&str, Check); 28] = [
     ("rename over a file that is open", rename_over_open),
     ("rename without replacing", rename_no_replace),
     ("exchange", exchange),
+    ("rename and leave a whiteout", rename_whiteout),
     ("rename a directory into another", rename_directory),
     ("rename a directory into itself", rename_into_itself),
     ("hard link", hard_link),
@@ -58,8 +59,13 @@ fn a_session_is_a_directory_as_any_other() {
     let bench = Bench::new(&[]);
     let session = bench.mount.join("incoming/job");
     fs::create_dir(&session).expect("directories can be made");
+    let needs = [Need::LoopDevice, Need::Tool("mkfs.ext4")];
+    let name = "a_session_is_a_directory_as_any_other, on ext4";
+    let ext4 = has(name, &needs).then(|| Ext4::mount(64 << 20));
+    let mut places = vec![("the disk", bench.dir.path()), ("a session", &session)];
+    places.extend(ext4.as_ref().map(|ext4| ("ext4", ext4.path())));
     for (at, (row, check)) in ROWS.into_iter().enumerate() {
-        for (place, parent) in [("the disk", bench.dir.path()), ("a session", &session)] {
+        for (place, parent) in &places {
             let directory = parent.join(format!("row {at}"));
             fs::create_dir(&directory).expect("directories can be made");
             let result = check(&directory);
@@ -193,6 +199,26 @@ fn exchange(dir: &Path) -> io::Result<()> {
         rename_flags(dir, "a", "c", RenameFlags::EXCHANGE),
         libc::ENOENT,
     )
+}
+
+fn rename_whiteout(dir: &Path) -> io::Result<()> {
+    fs::write(dir.join("a"), "a")?;
+    fs::write(dir.join("b"), "b")?;
+    rename_flags(dir, "a", "b", RenameFlags::WHITEOUT)?;
+    expect(fs::read(dir.join("b"))? == b"a")?;
+    // A device of no number stands for what has gone.
+    let left = fs::symlink_metadata(dir.join("a"))?;
+    let kind = FileType::from_raw_mode(left.mode());
+    expect(kind == FileType::CharacterDevice && left.rdev() == 0)?;
+    let both = RenameFlags::WHITEOUT | RenameFlags::EXCHANGE;
+    refused(rename_flags(dir, "b", "a", both), libc::EINVAL)?;
+    rename_flags(
+        dir,
+        "b",
+        "c",
+        RenameFlags::WHITEOUT | RenameFlags::NOREPLACE,
+    )?;
+    expect(fs::read(dir.join("c"))? == b"a")
 }
 
 fn rename_directory(dir: &Path) -> io::Result<()> {

@@ -167,7 +167,7 @@ impl Naming {
         let present = self.standing(new_level, &new_path)?;
         match how {
             RenameMode::Exchange => self.exchange(&existing, &present)?,
-            RenameMode::Whiteout => return Err(Error::Invalid),
+            RenameMode::Whiteout | RenameMode::WhiteoutNoReplace => return Err(Error::Invalid),
             RenameMode::Replace | RenameMode::NoReplace => {
                 let collision = self.collision_with(&present, &new_path, how)?;
                 self.commit(|draft| refs::rename(draft, &existing.key, &new, collision))?;

@@ -264,7 +264,7 @@ impl Sessions {
     /// [`Error::NotFound`]; [`Error::Exists`] if there is another one of that name, as
     /// nothing is lost by a rename here; [`Error::Invalid`] for an exchange.
     pub fn rename(&self, name: &[u8], new_name: &[u8], how: RenameMode) -> Result<(), Error> {
-        if matches!(how, RenameMode::Exchange | RenameMode::Whiteout) {
+        if !matches!(how, RenameMode::Replace | RenameMode::NoReplace) {
             return Err(Error::Invalid);
         }
         let mut trees = self.trees.lock();
@@ -297,7 +297,7 @@ impl Sessions {
         new_name: &[u8],
         how: RenameMode,
     ) -> Result<(), Error> {
-        if matches!(how, RenameMode::Exchange | RenameMode::Whiteout) {
+        if !matches!(how, RenameMode::Replace | RenameMode::NoReplace) {
             return Err(Error::Invalid);
         }
         let tree = self.tree(name).ok_or(Error::NotFound)?;

@@ -330,10 +330,15 @@ pub(super) fn rename(
     own(parent, name)?;
     match how {
         RenameMode::Exchange => own(to, new_name)?,
-        RenameMode::NoReplace if tree.lender().find(to, new_name).is_some() => {
+        RenameMode::NoReplace | RenameMode::WhiteoutNoReplace
+            if tree.lender().find(to, new_name).is_some() =>
+        {
             return Err(Error::Exists);
         }
-        RenameMode::NoReplace | RenameMode::Replace | RenameMode::Whiteout => {}
+        RenameMode::NoReplace
+        | RenameMode::WhiteoutNoReplace
+        | RenameMode::Replace
+        | RenameMode::Whiteout => {}
     }
     let (from_fd, to_fd) = (parent.directory()?, to.directory()?);
     let stat = |fd: &OwnedFd, name: &[u8]| {
@@ -356,6 +361,7 @@ pub(super) fn rename(
         RenameMode::NoReplace => RenameFlags::NOREPLACE,
         RenameMode::Exchange => RenameFlags::EXCHANGE,
         RenameMode::Whiteout => RenameFlags::WHITEOUT,
+        RenameMode::WhiteoutNoReplace => RenameFlags::WHITEOUT | RenameFlags::NOREPLACE,
     };
     rustix::fs::renameat_with(&from_fd, name, &to_fd, new_name, flags).map_err(system)?;
     if replaced
@@ -373,7 +379,7 @@ pub(super) fn rename(
         (RenameMode::Exchange, Some(other)) => place(other, parent, name),
         _ => tree.lender().hide(tree.place(), parent, name)?,
     }
-    if how == RenameMode::Whiteout {
+    if matches!(how, RenameMode::Whiteout | RenameMode::WhiteoutNoReplace) {
         tree.meter().change(0, 1);
     }
     Ok(())
