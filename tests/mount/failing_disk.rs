@@ -1,5 +1,8 @@
 //! Disks that are full, and disks that fail: who writes is told, the layout stays as it
 //! was, and when there is room again, or the disk works, all goes on.
+//!
+//! Of the calls that the daemon makes each third fails by default, with one errno;
+//! `OCIFS_INJECTIONS=all` lets each fail with all that there are.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,6 +13,7 @@ use std::time::Duration;
 use crate::common::{
     Ext4, Fingerprint, MountOptions, Need, Random, TestLayout, TestMount, has, verify_layout,
 };
+use crate::killed::FILL_LAYOUT;
 use crate::patience::until;
 
 const AT_ALL: Duration = Duration::from_secs(10);
@@ -225,16 +229,22 @@ fn a_session_for_which_there_is_no_room() {
 }
 
 /// As long as this lives, the calls of a process fail.
-struct Failing(Child);
+pub(crate) struct Failing {
+    strace: Child,
+    log: tempfile::NamedTempFile,
+}
 
 impl Failing {
-    fn new(mount: &TestMount, rule: &str) -> Self {
+    /// `rule` is one of strace's for injections.
+    pub(crate) fn new(mount: &TestMount, rule: &str) -> Self {
         let pid = mount.pid().to_string();
         let injection = format!("inject={rule}");
+        let log = tempfile::NamedTempFile::new().expect("a temporary file can be made");
         let mut command = Command::new("strace");
-        command.args(["-f", "-o", "/dev/null", "-e", &injection, "-p", &pid]);
-        let child = command.stderr(Stdio::null()).spawn();
-        let failing = Self(child.expect("strace can be started"));
+        command.args(["-f", "-e", &injection, "-p", &pid, "-o"]);
+        let child = command.arg(log.path()).stderr(Stdio::null()).spawn();
+        let strace = child.expect("strace can be started");
+        let failing = Self { strace, log };
         until(AT_ALL, "all threads are traced", || {
             let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the daemon runs");
             let mut tasks = tasks.flatten();
@@ -245,18 +255,39 @@ impl Failing {
         });
         failing
     }
-}
 
-impl Drop for Failing {
-    fn drop(&mut self) {
+    /// Lets the calls go well again; whether one has failed.
+    fn end(mut self) -> bool {
+        self.let_go();
+        let log = fs::read_to_string(self.log.path());
+        log.expect("strace writes text").contains("(INJECTED)")
+    }
+
+    /// Waits for the end of the process, which a rule has killed. To let go of one that is
+    /// just ending is more than strace can do.
+    pub(crate) fn wait_for_end(&mut self) {
+        until(AT_ALL, "the process is killed", || {
+            !matches!(self.strace.try_wait(), Ok(None))
+        });
+    }
+
+    fn let_go(&mut self) {
         // By this signal it lets go of the process first.
-        let pid = i32::try_from(self.0.id()).ok();
+        let pid = i32::try_from(self.strace.id()).ok();
         let pid = pid.and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             let (Ok(()) | Err(_)) =
                 rustix::process::kill_process(pid, rustix::process::Signal::INT);
         }
-        let (Ok(_) | Err(_)) = self.0.wait();
+        let (Ok(_) | Err(_)) = self.strace.wait();
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        if let Ok(None) = self.strace.try_wait() {
+            self.let_go();
+        }
     }
 }
 
@@ -270,21 +301,120 @@ const FAILURES: &[(&str, &str)] = &[
     ("openat2:error=EMFILE", "Too many open files"),
 ];
 
-/// What is done: a shell script that is given `$mnt`, `$name` and `$file`.
-const ACTIONS: &[(&str, &str, &str)] = &[
-    ("a drop", ":", "cp \"$file\" \"$mnt/incoming/$name\""),
-    (
-        "a tree",
-        "mkdir \"$mnt/incoming/$name\" && cp \"$file\" \"$mnt/incoming/$name/f\"",
-        "mv -T \"$mnt/incoming/$name\" \"$mnt/$name\"",
-    ),
-    ("one more name", ":", "ln -s base \"$mnt/$name\""),
-    (
-        "another name",
-        "ln -s base \"$mnt/$name-old\"",
-        "mv -T \"$mnt/$name-old\" \"$mnt/$name\"",
-    ),
+/// What is done to a layout that is mounted, whose calls fail.
+struct Action {
+    name: &'static str,
+    /// What goes before it, while nothing fails; and itself: shell scripts that are given
+    /// `$mnt`, `$name` and `$file`.
+    begin: &'static str,
+    action: &'static str,
+}
+
+const ACTIONS: &[Action] = &[
+    Action {
+        name: "a drop",
+        begin: ":",
+        action: r#"cp "$file" "$mnt/incoming/$name""#,
+    },
+    Action {
+        name: "a synced drop",
+        begin: ":",
+        action: r#"dd if="$file" of="$mnt/incoming/$name" conv=fsync status=none"#,
+    },
+    Action {
+        name: "a tree",
+        begin: r#"mkdir "$mnt/incoming/$name" && cp "$file" "$mnt/incoming/$name/f""#,
+        action: r#"mv -T "$mnt/incoming/$name" "$mnt/$name""#,
+    },
+    Action {
+        name: "a layout",
+        begin: r#"mkdir "$mnt/incoming/$name" && cd "$mnt/incoming/$name" && fill"#,
+        action: r#"mv -T "$mnt/incoming/$name" "$mnt/$name""#,
+    },
+    Action {
+        name: "one more name",
+        begin: ":",
+        action: r#"ln -s base "$mnt/$name""#,
+    },
+    Action {
+        name: "another name",
+        begin: r#"ln -s base "$mnt/$name-old""#,
+        action: r#"mv -T "$mnt/$name-old" "$mnt/$name""#,
+    },
 ];
+
+/// A layout with the ref `base`, mounted, and a directory for files to bring in.
+struct Failable {
+    layout: TestLayout,
+    mount: TestMount,
+    dir: tempfile::TempDir,
+}
+
+impl Failable {
+    fn new() -> Self {
+        let layout = TestLayout::new();
+        let mount = MountOptions::new(layout.path()).start();
+        fs::write(mount.join("incoming/base"), "something to link to").expect("it is taken");
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        Self { layout, mount, dir }
+    }
+
+    fn shell(&self, name: &str, script: &str) -> Output {
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("{FILL_LAYOUT}{script}")]);
+        command.env("LC_ALL", "C").env("mnt", self.mount.path());
+        command
+            .env("name", name)
+            .env("file", self.dir.path().join(name));
+        command.output().expect("there is a shell")
+    }
+
+    fn index(&self) -> Vec<u8> {
+        fs::read(self.layout.path().join("index.json")).expect("it is there")
+    }
+
+    /// Does something while calls fail by a rule of strace; how that went, whether one has
+    /// failed, and whether it was done. What was not done changes nothing, and goes well the
+    /// second time.
+    fn act(&self, row: &str, action: &Action, rule: &str) -> (Output, bool) {
+        let name = row.replace([' ', ',', ':', '='], "-");
+        fs::write(self.dir.path().join(&name), row).expect("it is ours");
+        let begun = self.shell(&name, action.begin);
+        assert!(begun.status.success(), "{row}: {begun:?}");
+        let before = self.index();
+        let failing = Failing::new(&self.mount, rule);
+        let output = self.shell(&name, action.action);
+        let has_failed = failing.end();
+        let manifest = self.mount.join(&name).join("manifest.json");
+        if output.status.success() {
+            assert!(manifest.exists(), "{row}: it is not done");
+            return (output, has_failed);
+        }
+        assert!(self.index() == before, "{row}: the index is another one");
+        let again = self.shell(&name, action.action);
+        assert!(
+            again.status.success(),
+            "{row}, once more: {again:?}, {output:?}"
+        );
+        assert!(manifest.exists(), "{row}");
+        (output, has_failed)
+    }
+
+    fn end(self) {
+        assert!(self.mount.unmount().success());
+        verify_layout(self.layout.path());
+        let left = fs::read_dir(self.layout.path().join(".ocifs/tmp"));
+        assert_eq!(left.map_or(0, Iterator::count), 0, "rubbish is left");
+    }
+
+    /// Mounts it once more: what could not be removed goes with the next start.
+    fn start_again(self) -> Self {
+        let Self { layout, mount, dir } = self;
+        assert!(mount.unmount().success());
+        let mount = MountOptions::new(layout.path()).start();
+        Self { layout, mount, dir }
+    }
+}
 
 #[test]
 fn a_disk_that_fails_is_told_and_forgotten() {
@@ -292,42 +422,71 @@ fn a_disk_that_fails_is_told_and_forgotten() {
     if !has(name, &[Need::Fuse, Need::Root, Need::Tool("strace")]) {
         return;
     }
-    let layout = TestLayout::new();
-    let mount = MountOptions::new(layout.path()).start();
-    fs::write(mount.join("incoming/base"), "something to link to").expect("it is taken");
-    let dir = tempfile::tempdir().expect("a temporary directory can be made");
-    for (number, (rule, text)) in FAILURES.iter().enumerate() {
-        for (what, begin, action) in ACTIONS {
-            let row = format!("{what}, {rule}");
-            let name = format!("{}-{number}", what.replace(' ', "-"));
-            let file = dir.path().join(&name);
-            fs::write(&file, &row).expect("it is ours");
-            let shell = |script: &str| {
-                let mut command = Command::new("bash");
-                command.args(["-c", script]).env("LC_ALL", "C");
-                command.env("mnt", mount.path()).env("name", &name);
-                command
-                    .env("file", &file)
-                    .output()
-                    .expect("there is a shell")
-            };
-            let begun = shell(begin);
-            assert!(begun.status.success(), "{row}: {begun:?}");
-            let before = fs::read(layout.path().join("index.json")).expect("it is there");
-            let failing = Failing::new(&mount, rule);
-            let output = shell(action);
-            drop(failing);
+    let failable = Failable::new();
+    for (rule, text) in FAILURES {
+        for action in ACTIONS {
+            let row = format!("{}, {rule}", action.name);
+            let (output, _) = failable.act(&row, action, rule);
             assert!(!output.status.success(), "{row}: it was answered");
             assert!(said(&output).contains(text), "{row}: {output:?}");
-            let after = fs::read(layout.path().join("index.json")).expect("it is there");
-            assert!(before == after, "{row}: the index is another one");
-            let again = shell(action);
-            assert!(again.status.success(), "{row}, once more: {again:?}");
-            assert!(mount.join(&name).join("manifest.json").exists(), "{row}");
         }
     }
-    assert!(mount.unmount().success());
-    verify_layout(layout.path());
-    let left = fs::read_dir(layout.path().join(".ocifs/tmp"));
-    assert_eq!(left.map_or(0, Iterator::count), 0, "rubbish is left");
+    failable.end();
+}
+
+const EIO: (&str, &str) = ("EIO", "Input/output error");
+const ENOSPC: (&str, &str) = ("ENOSPC", "No space left on device");
+const EDQUOT: (&str, &str) = ("EDQUOT", "Disk quota exceeded");
+const EMFILE: (&str, &str) = ("EMFILE", "Too many open files");
+
+/// The calls of the daemon, and what each of them fails with.
+const CALLS: &[(&str, &[(&str, &str)])] = &[
+    ("fsync", &[EIO, ENOSPC, EDQUOT]),
+    ("pwrite64", &[ENOSPC, EDQUOT, EIO]),
+    ("linkat", &[EDQUOT, ENOSPC, EIO]),
+    ("renameat2", &[EIO, ENOSPC, EDQUOT]),
+    ("openat2", &[EMFILE, ENOSPC, EDQUOT, EIO]),
+    ("openat", &[EMFILE, ENOSPC, EDQUOT, EIO]),
+    ("mkdirat", &[ENOSPC, EDQUOT, EIO]),
+    ("fchmod", &[EIO]),
+    ("unlinkat", &[EIO]),
+    ("flock", &[EIO]),
+    ("pread64", &[EIO]),
+    ("statx", &[EIO]),
+];
+
+/// Who asks is told, or all is done; and what was not done can be tried again.
+#[test]
+fn each_call_of_the_daemon_fails_once() {
+    let name = "each_call_of_the_daemon_fails_once";
+    if !has(name, &[Need::Fuse, Need::Root, Need::Tool("strace")]) {
+        return;
+    }
+    let is_full = std::env::var_os("OCIFS_INJECTIONS").is_some();
+    let failable = Failable::new();
+    let mut told = 0;
+    for action in ACTIONS {
+        for (call, failures) in CALLS {
+            let (failures, step) = match is_full {
+                true => (*failures, 1),
+                false => (&failures[..1], 3),
+            };
+            for (errno, text) in failures {
+                for number in (1..).step_by(step) {
+                    let row = format!("{}, {call} {number}, {errno}", action.name);
+                    let rule = format!("{call}:error={errno}:when={number}");
+                    let (output, has_failed) = failable.act(&row, action, &rule);
+                    if !output.status.success() {
+                        told += 1;
+                        assert!(said(&output).contains(text), "{row}: {output:?}");
+                    }
+                    if !has_failed {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(told > 20, "only {told} were told");
+    failable.start_again().end();
 }

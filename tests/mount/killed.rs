@@ -2,23 +2,27 @@
 //! renamed or published by `ocifs commit`, and refs that are made, renamed and removed.
 //! Nothing that was acknowledged is lost, what was not can be tried again, and the next
 //! start leaves no rubbish. Whoever waits for the daemon is let go, and the next start is at
-//! the same place, without anybody's help.
+//! the same place, without anybody's help. And it is killed before each of the calls that
+//! take the files of a session.
 //!
 //! Some dozen times by default; `OCIFS_KILLS=500` kills it that often.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use ocifs::oci::Digest;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 use crate::common::{
     MountOptions, Need, Random, TestLayout, TestMount, has, run_ok, verify_layout,
 };
+use crate::failing_disk::Failing;
 use crate::patience::until;
 use crate::ward::in_time;
 
@@ -45,7 +49,7 @@ session() { mkdir "$mnt/incoming/$name" && cd "$mnt/incoming/$name"; }
 "#;
 
 /// Makes an artifact in a layout, and leaves it.
-const FILL_LAYOUT: &str = r#"
+pub(crate) const FILL_LAYOUT: &str = r#"
 add() { sum=$(printf %s "$1" | sha256sum) && sum=${sum%% *} && printf %s "$1" >"blobs/sha256/$sum"; }
 pointer() { printf '{"mediaType":"%s","digest":"sha256:%s","size":%s}' "$1" "$sum" "${#2}"; }
 fill() {
@@ -271,4 +275,107 @@ fn a_daemon_that_is_killed_over_a_rename_lets_everybody_go() {
     mount.start_again(options(&layout));
     assert!(mount.join("base/manifest.json").exists());
     assert!(mount.unmount().success());
+}
+
+/// The user whose session it is: another one than the layout's.
+const MAKER: &str = "1000";
+
+/// The calls by which a session gets into the layout.
+const CALLS: [&str; 4] = ["fchown", "fchmod", "linkat", "unlinkat"];
+
+/// Runs a script as the maker of a session, in the mount.
+fn as_maker(mount: &TestMount, name: &str, script: &str) -> Output {
+    Command::new("setpriv")
+        .args(["--reuid", MAKER, "--regid", MAKER, "--clear-groups"])
+        .args(["bash", "-ec", &format!("{FILL_LAYOUT}{script}")])
+        .env("in", mount.join("incoming"))
+        .env("name", name)
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .output()
+        .expect("setpriv can be started")
+}
+
+/// Every blob of the layout is right, and nobody but its owner can write to it.
+fn check_blobs(layout: &TestLayout, row: &str) {
+    let blobs = fs::read_dir(layout.path().join("blobs/sha256")).expect("it is there");
+    for blob in blobs.map(|blob| blob.expect("it can be listed").path()) {
+        let bytes = fs::read(&blob).expect("it is readable");
+        let digest = Digest::of(&bytes);
+        let name = blob.file_name().and_then(|name| name.to_str());
+        assert_eq!(name, Some(digest.encoded()), "{row}: it was written to");
+        let stat = fs::metadata(&blob).expect("it is there");
+        let facts = (stat.uid(), stat.mode() & 0o777, stat.nlink());
+        assert_eq!(facts, (0, 0o644, 1), "{row}: {}", blob.display());
+    }
+}
+
+/// Kills the daemon before it makes a call for the `number`th time to take a session; whether
+/// it came to that. What it has not taken is the maker's as before, what it has is lent; and
+/// whatever is done in the session then, the layout's blobs stay what they are.
+fn kill_before(layout: &TestLayout, call: &str, number: usize) -> bool {
+    let row = format!("{call}-{number}");
+    let options = || MountOptions::new(layout.path()).arg("--allow-other");
+    let mut mount = options().start();
+    let around = mount.path().parent().expect("it is in a directory");
+    fs::set_permissions(around, Permissions::from_mode(0o755)).expect("it is ours");
+    let ok = |mount: &TestMount, script: &str| {
+        let output = as_maker(mount, &row, script);
+        assert!(output.status.success(), "{row}: {script}: {output:?}");
+    };
+    let publish = r#"setfattr -n user.oci.commit "$in/$name""#;
+    ok(
+        &mount,
+        r#"umask 077; mkdir "$in/$name"; cd "$in/$name"; fill"#,
+    );
+    let mut failing = Failing::new(&mount, &format!("{call}:signal=KILL:when={number}"));
+    let is_killed = !as_maker(&mount, &row, publish).status.success();
+    if is_killed {
+        failing.wait_for_end();
+    }
+    drop(failing);
+    if is_killed {
+        mount.kill();
+        mount.start_again(options());
+        let session = layout.path().join(format!(".ocifs/sessions/{row}"));
+        assert!(!session.join("handed").exists(), "{row}: it is still noted");
+        let files = r#"cd "$in/$name"; echo $(stat -c %u:%g:%a:%h blobs/sha256/* 2>&1 | uniq)"#;
+        let said = as_maker(&mount, &row, files).stdout;
+        let said = String::from_utf8_lossy(&said);
+        let is_as_before = said == "1000:1000:600:1\n" || said.contains("No such file");
+        assert!(is_as_before, "{row}: {said}");
+        // Somebody goes on with it, also by writing over what is there, as skopeo does.
+        ok(
+            &mount,
+            r#"cd "$in/$name"; manifest=$(sed 's/.*sha256:\([0-9a-f]*\).*/\1/' index.json)
+            for file in $manifest $(sed 's/"/\n/g' blobs/sha256/$manifest | sed -n s/^sha256://p | uniq); do
+                bytes=$(cat blobs/sha256/$file; echo .); printf x > blobs/sha256/$file
+                printf %s "${bytes%.}" > blobs/sha256/$file
+            done"#,
+        );
+        check_blobs(layout, &row);
+        ok(&mount, publish);
+    }
+    assert!(names(layout).contains(&row), "{row}: it is published");
+    check_blobs(layout, &row);
+    assert!(mount.unmount().success());
+    is_killed
+}
+
+#[test]
+fn a_session_is_killed_over_at_each_call() {
+    let name = "a_session_is_killed_over_at_each_call";
+    let tools = ["strace", "setpriv", "setfattr"].map(Need::Tool);
+    if !has(name, &[Need::Fuse, Need::Root]) || !has(name, &tools) {
+        return;
+    }
+    let layout = TestLayout::new();
+    let mut kills = 0;
+    for call in CALLS {
+        kills += (1..)
+            .take_while(|number| kill_before(&layout, call, *number))
+            .count();
+    }
+    assert!(kills > 8, "only {kills} kills");
+    verify_layout(layout.path());
 }
