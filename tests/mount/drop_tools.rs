@@ -68,11 +68,12 @@ impl Bench {
 
 #[test]
 fn tools_drop_files() {
-    let tools: [(&str, &str); 14] = [
+    let tools: [(&str, &str); 15] = [
         ("cp", r#"cp one two large "$IN""#),
         ("cp", r#"cp -a one two large "$IN""#),
         ("cp", r#"cp --sparse=always -p one two large "$IN""#),
         ("cp", r#"cp -a . "$IN/""#),
+        ("cp", r#"cp -r . "$IN""#),
         ("mv", r#"mv one two large "$IN""#),
         ("install", r#"install -m 755 one two large "$IN""#),
         (
@@ -136,6 +137,45 @@ fn rsync_brings_in_only_what_is_new() {
         ["large", "one", "two"],
         "its temporary names are no refs"
     );
+}
+
+/// Editors make a file, and then change it: by writing over it, by taking another in its
+/// place, with copies and notes of their own beside it.
+#[test]
+fn editors_write_files_and_change_them() {
+    let rows = [
+        (
+            "vi",
+            r#"printf 'new\n' > file; vi -es -i NONE -c "w $IN/note" -c 'q!' file"#,
+            r#"vi -es -i NONE -c 's/new/newer/' -c wq "$IN/note""#,
+        ),
+        (
+            "vi",
+            r#"printf 'new\n' > "$IN/note""#,
+            r#"vi -es -i NONE -c 'set backup backupcopy=no' -c 's/new/newer/' -c wq "$IN/note""#,
+        ),
+        (
+            "ed",
+            r#"printf '%s\n' a new . w q | ed -s "$IN/note""#,
+            r#"printf '%s\n' s/new/newer/ w q | ed -s "$IN/note""#,
+        ),
+    ];
+    for (tool, make, change) in rows {
+        let name = format!("editors_write_files_and_change_them {tool}");
+        if !has(&name, &[Need::Fuse, Need::Tool(tool)]) {
+            continue;
+        }
+        let bench = Bench::new();
+        for (script, expected) in [(make, "new\n"), (change, "newer\n")] {
+            if let Err(stderr) = bench.run(script) {
+                panic!("{script}: {stderr}\n{}", bench.mount.stderr());
+            }
+            assert_eq!(bench.artifact("note"), expected.as_bytes(), "{script}");
+            assert_eq!(bench.refs(), ["note"], "{script}");
+        }
+        drop(bench.mount);
+        verify_layout(bench.layout.path());
+    }
 }
 
 #[test]

@@ -439,6 +439,41 @@ fn many_processes_lose_nothing() {
     verify_layout(sample.layout.path());
 }
 
+/// `umoci gc` takes away what no index names yet; what comes of that is whole all the same.
+#[test]
+fn blobs_are_collected_before_they_are_named() {
+    let name = "blobs_are_collected_before_they_are_named";
+    if !has(name, &[Need::Fuse, Need::Tool("umoci")]) {
+        return;
+    }
+    let sample = Sample::new(&[("app", 0)], Leave::ToAdd);
+    let content = "what a drop brings";
+    let digest = ocifs::oci::Digest::of(content.as_bytes());
+    let layout = sample.layout.path();
+    let blob = layout.join("blobs/sha256").join(digest.encoded());
+    // No commit comes further than this lock.
+    let lock = fs::File::open(layout).expect("it is there");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("nobody holds it");
+    thread::scope(|scope| {
+        let dropping =
+            scope.spawn(|| sample.sh(&format!("printf '{content}' | dd of=incoming/note")));
+        until("the blob has its name", || blob.exists());
+        let path = layout.to_str().expect("it is text");
+        let output = run("umoci", &["gc", "--layout", path]);
+        assert!(output.status.success(), "{output:?}");
+        assert!(!blob.exists(), "it is collected");
+        drop(lock);
+        let output = dropping.join().expect("it ends");
+        assert!(output.status.success(), "{output:?}");
+    });
+    assert_eq!(
+        fs::read(&blob).expect("it is there again"),
+        content.as_bytes()
+    );
+    assert!(sample.mount.join("note/manifest.json").exists());
+    verify_layout(layout);
+}
+
 /// skopeo copies images to the layout itself, again and again, while refs are made by the
 /// mount: all of them are there at the end. What `umoci rm` removes then stays away.
 #[test]
