@@ -1,6 +1,7 @@
-//! The queue of work on layers: two at a time, what is asked for first goes first, one
-//! piece of work for all who ask for the same. It is a pass over the layer, or, where the
-//! stored bytes are all that is needed, hashing them.
+//! The queue of work on layers: two at a time, what somebody waits for before what is only
+//! done ahead, else what is asked for first goes first, and one piece of work for all who
+//! ask for the same. It is a pass over the layer, or, where the stored bytes are all that is
+//! needed, hashing them.
 //!
 //! Work runs on threads of its own, so that everybody who waits, also who asked first, can
 //! be told to stop waiting.
@@ -100,6 +101,17 @@ struct Job {
 }
 
 impl Job {
+    fn new(blob: &Arc<Blob>, task: Task) -> Arc<Self> {
+        Arc::new(Self {
+            blob: Arc::clone(blob),
+            task,
+            is_running: AtomicBool::new(false),
+            done: AtomicU64::new(0),
+            spent: AtomicU64::new(0),
+            outcome: Mutex::new(None),
+        })
+    }
+
     /// Does some of its work, and adds up how long that took.
     fn timed<T>(&self, work: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
@@ -136,13 +148,49 @@ impl Job {
     }
 }
 
+/// Whether whoever asks for a job waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    Waits,
+    GoesOn,
+}
+
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Arc<Job>>,
+    /// How many of these, from the front, somebody waits for.
+    awaited: usize,
     running: Vec<Arc<Job>>,
     /// Jobs that nobody waits for any more.
     later: VecDeque<(Arc<Job>, Arc<Toc>)>,
     workers: usize,
+}
+
+impl State {
+    /// The job that does `task` with `blob`, if there is one.
+    fn find(&self, blob: &Blob, task: Task) -> Option<&Arc<Job>> {
+        let mut jobs = self.running.iter().chain(&self.waiting);
+        jobs.find(|job| job.is_for(blob) && job.does(task))
+    }
+
+    /// Somebody waits for `job` from now on: it passes those that nobody waits for.
+    fn put_forward(&mut self, job: &Arc<Job>) {
+        let mut others = self.waiting.iter();
+        let Some(at) = others.position(|other| Arc::ptr_eq(other, job)) else {
+            return;
+        };
+        if at >= self.awaited {
+            self.waiting.remove(at);
+            self.waiting.insert(self.awaited, Arc::clone(job));
+            self.awaited += 1;
+        }
+    }
+
+    /// Takes the job that goes next.
+    fn take(&mut self) -> Option<Arc<Job>> {
+        self.awaited = self.awaited.saturating_sub(1);
+        self.waiting.pop_front()
+    }
 }
 
 /// See the module. Lock order: the state, then a job's outcome.
@@ -175,14 +223,14 @@ impl Queue {
 
     /// Waits until the pass over `blob` is made, and has it made if nobody has.
     pub(super) fn run(self: &Arc<Self>, blob: &Arc<Blob>) -> Outcome {
-        let job = self.enqueue(blob, Task::Pass)?;
+        let job = self.enqueue(blob, Task::Pass, Asker::Waits)?;
         self.outcome(&job)
     }
 
     /// Waits until `blob` is hashed, or a pass over it has ended, which may have failed for
     /// another reason than its digest.
     pub(super) fn hash(self: &Arc<Self>, blob: &Arc<Blob>) -> Result<(), Error> {
-        let job = self.enqueue(blob, Task::Hash)?;
+        let job = self.enqueue(blob, Task::Hash, Asker::Waits)?;
         self.wait(&job).map(drop)
     }
 
@@ -192,7 +240,7 @@ impl Queue {
         self: &Arc<Self>,
         blob: &Arc<Blob>,
     ) -> Result<(Arc<Toc>, Duration), Error> {
-        let job = self.enqueue(blob, Task::Pass)?;
+        let job = self.enqueue(blob, Task::Pass, Asker::Waits)?;
         let toc = self.outcome(&job)?;
         self.wait_for(blob)?;
         Ok((toc, Duration::from_nanos(job.spent.load(Ordering::Relaxed))))
@@ -224,7 +272,7 @@ impl Queue {
             return;
         }
         // After the end of everything there is nothing to do.
-        let _ = self.enqueue(blob, task);
+        let _ = self.enqueue(blob, task, Asker::GoesOn);
     }
 
     /// What is under way, running first.
@@ -262,31 +310,32 @@ impl Queue {
         let mut state = self.state.lock();
         self.stop.store(true, Ordering::Relaxed);
         state.waiting.clear();
+        state.awaited = 0;
         state.later.clear();
         self.changed.notify_all();
     }
 
-    /// The job that does `task` with `blob`: the one there is, or a new one at the end of
-    /// the queue.
-    fn enqueue(self: &Arc<Self>, blob: &Arc<Blob>, task: Task) -> Result<Arc<Job>, Error> {
+    /// The job that does `task` with `blob`: the one there is, or a new one.
+    fn enqueue(
+        self: &Arc<Self>,
+        blob: &Arc<Blob>,
+        task: Task,
+        asker: Asker,
+    ) -> Result<Arc<Job>, Error> {
         let mut state = self.state.lock();
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::ShutDown);
         }
-        let mut jobs = state.running.iter().chain(&state.waiting);
-        if let Some(job) = jobs.find(|job| job.is_for(blob) && job.does(task)) {
-            return Ok(Arc::clone(job));
+        let known = state.find(blob, task).cloned();
+        let is_new = known.is_none();
+        let job = known.unwrap_or_else(|| Job::new(blob, task));
+        if is_new {
+            state.waiting.push_back(Arc::clone(&job));
         }
-        let job = Arc::new(Job {
-            blob: Arc::clone(blob),
-            task,
-            is_running: AtomicBool::new(false),
-            done: AtomicU64::new(0),
-            spent: AtomicU64::new(0),
-            outcome: Mutex::new(None),
-        });
-        state.waiting.push_back(Arc::clone(&job));
-        if state.workers < AT_ONCE {
+        if asker == Asker::Waits {
+            state.put_forward(&job);
+        }
+        if is_new && state.workers < AT_ONCE {
             state.workers += 1;
             drop(state);
             self.start_worker();
@@ -367,7 +416,7 @@ impl Queue {
     fn next(&self) -> Next {
         let mut state = self.state.lock();
         if !self.stop.load(Ordering::Relaxed) {
-            if let Some(job) = state.waiting.pop_front() {
+            if let Some(job) = state.take() {
                 job.is_running.store(true, Ordering::Relaxed);
                 state.running.push(Arc::clone(&job));
                 return Next::Job(job);

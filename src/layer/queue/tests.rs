@@ -117,6 +117,37 @@ fn two_at_once_first_come_first_served_improvements_last() -> TestResult {
 }
 
 #[test]
+fn what_somebody_waits_for_passes_what_nobody_does() -> TestResult {
+    let setting = setting(&["a", "b", "c", "d", "e", "f", "g"])?;
+    let (queue, blobs) = (&setting.queue, &setting.blobs);
+    queue.enqueue(&blobs[0], Task::Pass, Asker::Waits)?;
+    queue.enqueue(&blobs[1], Task::Pass, Asker::Waits)?;
+    for _ in 0..AT_ONCE {
+        setting.begun.recv()?;
+    }
+    for ahead in &blobs[2..5] {
+        queue.request(ahead, Task::Pass);
+    }
+    // One that is in the queue, a new one, one of the others once more, and those again.
+    for at in [4, 5, 3, 5, 4] {
+        queue.enqueue(&blobs[at], Task::Pass, Asker::Waits)?;
+    }
+    queue.request(&blobs[6], Task::Pass);
+    let mut order = Vec::new();
+    for _ in 2..blobs.len() {
+        setting.go.send(())?;
+        let (_, digest) = setting.begun.recv()?;
+        order.push(blobs.iter().position(|blob| *blob.digest() == digest));
+    }
+    assert_eq!(order, [4, 5, 3, 2, 6].map(Some));
+    for _ in 0..AT_ONCE {
+        setting.go.send(())?;
+    }
+    queue.wait_idle();
+    Ok(())
+}
+
+#[test]
 fn all_who_ask_for_the_same_share_one_pass() -> TestResult {
     const ASKERS: usize = 8;
     let setting = setting(&["a"])?;
@@ -124,7 +155,7 @@ fn all_who_ask_for_the_same_share_one_pass() -> TestResult {
     let outcomes: Vec<Outcome> = thread::scope(|scope| {
         let (queue, blob) = (&setting.queue, &setting.blobs[0]);
         let ask = || {
-            let job = queue.enqueue(blob, Task::Pass);
+            let job = queue.enqueue(blob, Task::Pass, Asker::Waits);
             all_ask.wait();
             queue.outcome(&*job?)
         };
@@ -154,11 +185,11 @@ fn all_who_ask_for_the_same_share_one_pass() -> TestResult {
 fn a_pass_hashes_as_well_and_hashing_makes_no_pass() -> TestResult {
     let setting = setting(&["a", "b", "c"])?;
     let (queue, blobs) = (&setting.queue, &setting.blobs);
-    let pass = queue.enqueue(&blobs[0], Task::Pass)?;
-    let hash = queue.enqueue(&blobs[0], Task::Hash)?;
+    let pass = queue.enqueue(&blobs[0], Task::Pass, Asker::Waits)?;
+    let hash = queue.enqueue(&blobs[0], Task::Hash, Asker::Waits)?;
     assert!(Arc::ptr_eq(&pass, &hash), "one job for both");
-    let hash = queue.enqueue(&blobs[1], Task::Hash)?;
-    let pass = queue.enqueue(&blobs[1], Task::Pass)?;
+    let hash = queue.enqueue(&blobs[1], Task::Hash, Asker::Waits)?;
+    let pass = queue.enqueue(&blobs[1], Task::Pass, Asker::Waits)?;
     assert!(!Arc::ptr_eq(&pass, &hash), "two jobs");
     queue.request(&blobs[2], Task::Hash);
     let states = queue.status().into_iter().map(|status| status.digest);
@@ -194,7 +225,7 @@ fn what_nobody_waits_for_is_not_queued_without_end() -> TestResult {
     let most = AT_ONCE + REQUESTED;
     assert!(setting.queue.status().len() <= most);
     // Who waits is taken all the same.
-    let job = setting.queue.enqueue(last, Task::Pass)?;
+    let job = setting.queue.enqueue(last, Task::Pass, Asker::Waits)?;
     assert!(
         setting
             .queue
