@@ -812,6 +812,36 @@ fn empty_directories_of_types_are_bounded() -> TestResult {
     Ok(())
 }
 
+/// Those of images that have gone make room, when it is needed.
+#[test]
+fn directories_of_types_go_with_their_image() -> TestResult {
+    const MOST: usize = 1_000;
+    let layout = TestLayout::new();
+    for name in ["app", "gone", "other"] {
+        image(&layout, name);
+    }
+    let tree = Tree::new(&layout, true)?;
+    for number in 0..MOST {
+        let of = ["app", "gone"][number % 2];
+        tree.mkdir(&format!("{of}/referrers"), &format!("a%2F{number}"))?;
+    }
+    let more = |number: usize| tree.mkdir("other/referrers", &format!("b%2F{number}"));
+    assert_eq!(errno(more(0)), libc::EFBIG, "all images are there");
+    layout.remove_ref("gone");
+    tree.refresh()?;
+    for number in 0..MOST / 2 {
+        more(number)?;
+    }
+    assert_eq!(errno(more(MOST / 2)), libc::EFBIG, "one for each that went");
+    assert_eq!(tree.names("app/referrers")?.len(), MOST / 2);
+    assert_eq!(tree.names("other/referrers")?.len(), MOST / 2);
+    // Where it comes back it has none.
+    image(&layout, "gone");
+    tree.refresh()?;
+    assert_eq!(tree.names("gone/referrers")?, [""; 0]);
+    Ok(())
+}
+
 #[test]
 fn what_is_written_beside_an_image_is_about_it() -> TestResult {
     let layout = TestLayout::new();
