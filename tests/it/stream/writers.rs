@@ -191,11 +191,21 @@ fn zstd_programs() -> TestResult {
     ])
 }
 
+/// Matches from far behind what the level would look at.
+#[test]
+fn zstd_of_every_level_with_long() -> TestResult {
+    let rows = (1..=19).map(|level| {
+        let input = if level < 10 { Large } else { Small };
+        (input, format!("zstd -{level} --long=27"))
+    });
+    let rows: Vec<_> = rows.collect();
+    let rows: Vec<_> = rows.iter().map(|(input, row)| (*input, &**row)).collect();
+    check_rows(&rows)
+}
+
 #[test]
 fn zstd_of_every_kind() -> TestResult {
     check_rows(&[
-        (Large, "zstd -3 --long=27"),
-        (Small, "zstd -19 --long=27"),
         (Large, "zstd -T2 -B1MiB"),
         (Large, "zstd -3 -T2 --rsyncable"),
         (Large, "zstd --adapt"),
