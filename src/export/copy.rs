@@ -5,7 +5,7 @@ use std::io::Write;
 use super::graph::open_sized;
 use super::{Error, Piece, Plan};
 use crate::oci::{Descriptor, Hasher};
-use crate::store::{Blob, BlobSource, ReadAt, verify};
+use crate::store::{BlobSource, ReadAt, verify};
 
 /// How many bytes are read, hashed and written at a time.
 const CHUNK: usize = 1 << 20;
@@ -47,7 +47,8 @@ fn copy_blob(
         .ok_or_else(|| verify::Error::Algorithm { digest: expected() })?;
     let mut offset = 0;
     while offset < descriptor.size {
-        let len = read(&blob, buf, offset)?;
+        let read = blob.read_at(buf, offset);
+        let len = read.map_err(|source| verify::Error::of_reading(&descriptor.digest, source))?;
         hasher.update(&buf[..len]);
         out.write_all(&buf[..len]).map_err(Error::Write)?;
         offset += len as u64;
@@ -58,16 +59,4 @@ fn copy_blob(
         return Err(verify::Error::DigestMismatch { expected, actual }.into());
     }
     Ok(())
-}
-
-fn read(blob: &Blob, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
-    let digest = || blob.digest().clone();
-    let read = blob.read_at(buf, offset);
-    Ok(read.map_err(|source| match source.kind() {
-        std::io::ErrorKind::UnexpectedEof => verify::Error::Changed { digest: digest() },
-        _ => verify::Error::Read {
-            digest: digest(),
-            source,
-        },
-    })?)
 }

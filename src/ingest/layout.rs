@@ -1,7 +1,6 @@
 //! Images of another layout: what their entries lead to is copied, as far as it is not there.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -9,12 +8,12 @@ use parking_lot::Mutex;
 use super::error::check_blob_size;
 use super::held::{self, Held};
 use super::walk::{Stock, Walk, Wholeness};
-use super::{CHUNK, Error, Ingest, Kind, Prepared};
+use super::{Error, Ingest, Kind, Prepared};
 use crate::oci::{Descriptor, Digest, RefName};
 use crate::store::layout::index::draft::named;
-use crate::store::layout::writer;
+use crate::store::layout::writer::{self, CopyError};
 use crate::store::layout::{self, Layout, Resolved};
-use crate::store::{Blob, ReadAt, verify};
+use crate::store::{ReadAt, verify};
 
 /// How many blobs are copied side by side: hashing keeps that many processors busy, and a
 /// disk that has to seek is not asked for more.
@@ -119,28 +118,14 @@ impl Blobs<'_> {
         }
         check_blob_size(blob.size(), || descriptor.digest.to_string())?;
         let mut copy = writer.blob()?;
-        let mut buf = vec![0; CHUNK.min(usize::try_from(blob.size()).unwrap_or(CHUNK))];
-        while copy.size() < blob.size() {
-            let len = read(&blob, &mut buf, copy.size())?;
-            copy.write_all(&buf[..len])
-                .map_err(|source| held::write_error(writer, source))?;
-            self.ingest.options.progress.advance(len as u64);
-        }
+        let copied = copy.copy(&blob, &*self.ingest.options.progress);
+        copied.map_err(|error| match error {
+            CopyError::Read(source) => {
+                let error = verify::Error::of_reading(&descriptor.digest, source);
+                writer::Error::from(error).into()
+            }
+            CopyError::Write(source) => held::write_error(writer, source),
+        })?;
         Ok(Some(Held::File(copy.seal()?)))
     }
-}
-
-fn read(blob: &Blob, buf: &mut [u8], offset: u64) -> Result<usize, Error> {
-    let digest = || blob.digest().clone();
-    let read = blob.read_at(buf, offset).map_err(|source| {
-        let error = match source.kind() {
-            io::ErrorKind::UnexpectedEof => verify::Error::Changed { digest: digest() },
-            _ => verify::Error::Read {
-                digest: digest(),
-                source,
-            },
-        };
-        writer::Error::from(error)
-    });
-    Ok(read?)
 }

@@ -50,7 +50,6 @@ pub mod tar_split;
 mod walk;
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Arc;
 
 pub use artifact::UNKNOWN_ARTIFACT;
@@ -62,7 +61,7 @@ use crate::archive::Dialect;
 use crate::oci::{Digest, Platform, RefName};
 use crate::store::layout::index::update::Basis;
 use crate::store::layout::refs::Collision;
-use crate::store::layout::writer::SealedBlob;
+use crate::store::layout::writer::{CopyError, SealedBlob};
 use crate::store::progress::Unwatched;
 use crate::store::{LayoutWriter, Progress, ReadAt};
 use crate::stream::Compression;
@@ -244,18 +243,11 @@ impl Ingest {
     fn copy(&self, source: &dyn ReadAt, progress: &dyn Progress) -> Result<SealedBlob, Error> {
         check_blob_size(source.size(), || "what was given".to_owned())?;
         let mut blob = self.writer.blob()?;
-        let mut buf = vec![0; CHUNK];
-        let mut offset = 0;
-        loop {
-            let len = source.read_at(&mut buf, offset).map_err(Error::read)?;
-            if len == 0 {
-                return Ok(blob.seal()?);
-            }
-            blob.write_all(&buf[..len])
-                .map_err(|source| held::write_error(&self.writer, source))?;
-            progress.advance(len as u64);
-            offset += len as u64;
-        }
+        blob.copy(source, progress).map_err(|error| match error {
+            CopyError::Read(source) => Error::read(source),
+            CopyError::Write(source) => held::write_error(&self.writer, source),
+        })?;
+        Ok(blob.seal()?)
     }
 
     fn scan(

@@ -99,6 +99,18 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What reading the blob `digest` answered. A file that is shorter than it was changed.
+    #[must_use]
+    pub fn of_reading(digest: &Digest, source: io::Error) -> Self {
+        let digest = digest.clone();
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Changed { digest },
+            _ => Self::Read { digest, source },
+        }
+    }
+}
+
 /// What hashing a blob found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -286,10 +298,7 @@ fn kept_text(identity: &Identity, known: &[String]) -> String {
 /// Reads all of `blob` and compares digests.
 fn hash(blob: &Blob, progress: &dyn Progress) -> Result<Verdict, Error> {
     let digest = || blob.digest().clone();
-    let read = |source| Error::Read {
-        digest: digest(),
-        source,
-    };
+    let read = |source| Error::of_reading(blob.digest(), source);
     let mut hasher = Hasher::new(blob.digest().algorithm())
         .ok_or_else(|| Error::Algorithm { digest: digest() })?;
     if blob.size() > MAX_BLOB_SIZE {
@@ -302,12 +311,7 @@ fn hash(blob: &Blob, progress: &dyn Progress) -> Result<Verdict, Error> {
     let mut buf = vec![0; chunk];
     let mut offset = 0;
     while offset < blob.size() {
-        let len = match blob.read_at(&mut buf, offset) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(Error::Changed { digest: digest() });
-            }
-            other => other.map_err(read)?,
-        };
+        let len = blob.read_at(&mut buf, offset).map_err(read)?;
         hasher.update(&buf[..len]);
         offset += len as u64;
         progress.advance(len as u64);

@@ -21,7 +21,8 @@ use super::refusal::Refusal;
 use crate::ingest::{self, Report};
 use crate::oci::Digest;
 use crate::store::ReadAt;
-use crate::store::layout::writer::{BlobWriter, SealedBlob, StoredBlob};
+use crate::store::layout::writer::{BlobWriter, CopyError, SealedBlob, StoredBlob};
+use crate::store::progress::Unwatched;
 use crate::vfs::error::Error;
 use crate::vfs::writable::Holder;
 
@@ -339,8 +340,10 @@ impl Drop {
     /// A writer that begins with these bytes.
     fn copy(&self, source: &dyn ReadAt) -> Result<BlobWriter, Error> {
         let mut writer = self.dropbox.commits.begin().map_err(ingest::Error::from)?;
-        let copied = writer.copy(source);
-        copied.map_err(|error| Error::of_content(&error))?;
+        let copied = writer.copy(source, &Unwatched);
+        copied.map_err(|(CopyError::Read(error) | CopyError::Write(error))| {
+            Error::of_content(&error)
+        })?;
         Ok(writer)
     }
 

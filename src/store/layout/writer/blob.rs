@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+pub use anywhere::CopyError;
 pub use sealed::SealedBlob;
 
 use super::{Error, LayoutWriter, SharedDirectory, Temporary};

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use adopt::Adoption;
-pub use blob::{BlobWriter, SealedBlob, StoredBlob};
+pub use blob::{BlobWriter, CopyError, SealedBlob, StoredBlob};
 use shared::SharedDirectory;
 pub use shared::Sharing;
 pub(super) use temporary::Temporary;

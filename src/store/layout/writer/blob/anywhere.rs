@@ -8,7 +8,19 @@ use std::io::{self, Write};
 
 use super::{BlobWriter, CHUNK, Hashing};
 use crate::oci::Hasher;
-use crate::store::source::ReadAt;
+use crate::store::progress::Progress;
+use crate::store::source::{ReadAt, available};
+
+/// Why bytes were not copied into a blob.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// They cannot be read.
+    #[error("cannot read what is copied")]
+    Read(#[source] io::Error),
+    /// They cannot be written; then the writer is dead.
+    #[error("cannot write a blob")]
+    Write(#[source] io::Error),
+}
 
 impl BlobWriter {
     /// Writes all of `bytes` at `offset`; what is skipped reads as zeros.
@@ -63,19 +75,25 @@ impl BlobWriter {
         Ok(len)
     }
 
-    /// Writes all of `source` behind what there is: how one goes on from a blob, which may
-    /// be in the layout by now and is never changed.
+    /// Writes all of `source` behind what there is, and tells `progress` how far it is. This
+    /// is also how one goes on from a blob, which may be in the layout by now and is never
+    /// changed.
     ///
     /// # Errors
-    /// What reading or writing says.
-    pub fn copy(&mut self, source: &dyn ReadAt) -> io::Result<()> {
-        let (mut buf, mut offset) = (vec![0; CHUNK], 0);
-        while offset < source.size() {
-            let len = source.read_at(&mut buf, offset)?;
-            self.write_at(&buf[..len], self.size())?;
+    /// Which of the two sides failed.
+    pub fn copy(&mut self, source: &dyn ReadAt, progress: &dyn Progress) -> Result<(), CopyError> {
+        let mut buf = vec![0; available(source.size(), 0, CHUNK)];
+        let mut offset = 0;
+        loop {
+            let len = source.read_at(&mut buf, offset).map_err(CopyError::Read)?;
+            if len == 0 {
+                return Ok(());
+            }
+            let written = self.write_at(&buf[..len], self.size());
+            written.map_err(CopyError::Write)?;
+            progress.advance(len as u64);
             offset += len as u64;
         }
-        Ok(())
     }
 
     /// Gives up hashing on the way.
@@ -91,6 +109,7 @@ mod tests {
     use super::*;
     use crate::oci::Digest;
     use crate::store::layout::writer::LayoutWriter;
+    use crate::store::progress::Unwatched;
 
     /// One request on a file that is written.
     #[derive(Debug, Clone, Copy)]
@@ -209,7 +228,7 @@ mod tests {
         let sealed = blob.seal().expect("it can be sealed");
         let stored = sealed.publish_as(sealed.digest()).expect("it is published");
         let mut again = layout.blob().expect("a blob can be begun");
-        again.copy(&sealed)?;
+        again.copy(&sealed, &Unwatched)?;
         again.write_at(b" and second", 5)?;
         again.write_at(b"F", 0)?;
         let second = again.seal().expect("it can be sealed");
