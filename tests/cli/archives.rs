@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::common::{Compression, Tarball, TestLayout, compress, digest_of, run, tar_of};
-use super::{OCIFS, ocifs, stderr, stdout};
+use super::{OCIFS, assert_told, ocifs, stderr, stdout};
 
 /// What an old `docker save` writes of one image, in gzip.
 struct Sample {
@@ -194,17 +194,7 @@ fn blobs_of_shared_directories() {
     ];
     for (name, arguments, status, said) in rows {
         let output = ocifs(arguments);
-        assert_eq!(
-            output.status.code(),
-            Some(*status),
-            "{name}: {}",
-            stderr(&output)
-        );
-        assert!(
-            stderr(&output).contains(said),
-            "{name}: {}",
-            stderr(&output)
-        );
+        assert_told(name, &output, *status, said);
     }
     // What comes of that needs the directory no more.
     let output = ocifs(&["cat", "--index=off", text(&out), "app:1/layers/00/etc/motd"]);
@@ -220,11 +210,11 @@ fn blobs_of_shared_directories() {
         text(target.path()),
         text(&archive),
     ]);
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(
-        stderr(&output).contains(&digest_of(&lost.descriptor).to_string()),
-        "{}",
-        stderr(&output)
+    assert_told(
+        "without its directory",
+        &output,
+        1,
+        &digest_of(&lost.descriptor).to_string(),
     );
 }
 
@@ -263,17 +253,7 @@ fn what_writes_says_why_not() {
     let before = fs::read(sample.archive()).unwrap();
     for (name, arguments, status, said) in rows {
         let output = ocifs(arguments);
-        assert_eq!(
-            output.status.code(),
-            Some(*status),
-            "{name}: {}",
-            stderr(&output)
-        );
-        assert!(
-            stderr(&output).contains(said),
-            "{name}: {}",
-            stderr(&output)
-        );
+        assert_told(name, &output, *status, said);
     }
     assert_eq!(fs::read(sample.archive()).unwrap(), before);
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::common::{
     Compression, Damage, TestLayout, digest_of, host_architecture, run_ok, verify_layout,
 };
-use super::{OCIFS, ocifs, stderr, stdout};
+use super::{OCIFS, assert_told, ocifs, stderr, stdout};
 
 /// A layout with an image, one for two platforms, an artifact and one that lacks a layer.
 struct Sample {
@@ -219,17 +219,7 @@ fn exit_status() {
     ];
     for (name, arguments, status, words) in rows {
         let output = sample.export(arguments, "a.tar");
-        assert_eq!(
-            output.status.code(),
-            Some(*status),
-            "{name}: {}",
-            stderr(&output)
-        );
-        assert!(
-            stderr(&output).contains(words),
-            "{name}: {}",
-            stderr(&output)
-        );
+        assert_told(name, &output, *status, words);
         assert!(
             sample.written().is_empty(),
             "{name}: {:?}",
@@ -244,12 +234,7 @@ fn exit_status() {
         "/no/such/directory/a.tar",
     ];
     let output = ocifs(&nowhere);
-    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
-    assert!(
-        stderr(&output).contains("/no/such/directory"),
-        "{}",
-        stderr(&output)
-    );
+    assert_told("nowhere", &output, 4, "/no/such/directory");
 }
 
 #[test]

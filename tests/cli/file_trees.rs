@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::common::{Compression, Tarball, TestLayout};
-use super::{ocifs, stderr, stdout};
+use super::{assert_told, ocifs, stderr, stdout};
 
 /// An image of two layers: odd files, and a change upon them.
 struct Sample {
@@ -201,12 +201,7 @@ fn what_is_wrong_with_a_tree_is_said() {
     let sample = Sample::new();
     for path in ["rootfs", "layers/02"] {
         let output = sample.ocifs("ls", &[&format!("bad:1/{path}")]);
-        assert_eq!(output.status.code(), Some(3), "{path}: {}", stderr(&output));
-        assert!(
-            stderr(&output).contains("[TAR_"),
-            "{path}: {}",
-            stderr(&output)
-        );
+        assert_told(path, &output, 3, "[TAR_");
         let output = sample.ocifs("inspect", &["bad:1", path]);
         assert_eq!(output.status.code(), Some(3), "{path}");
         assert!(

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::common::{
     Compression, DockerStore, Fingerprint, TestLayout, compress, run_ok, tar_of, verify_layout,
 };
-use super::{OCIFS, ocifs, stderr, stdout};
+use super::{OCIFS, assert_told, ocifs, stderr, stdout};
 
 /// A layout, and files to bring in.
 struct Sample {
@@ -162,17 +162,7 @@ fn exit_status() {
     let before = Fingerprint::of(sample.layout.path());
     for (name, arguments, status, words) in rows {
         let output = sample.import(arguments);
-        assert_eq!(
-            output.status.code(),
-            Some(*status),
-            "{name}: {}",
-            stderr(&output)
-        );
-        assert!(
-            stderr(&output).contains(words),
-            "{name}: {}",
-            stderr(&output)
-        );
+        assert_told(name, &output, *status, words);
         assert_eq!(before, Fingerprint::of(sample.layout.path()), "{name}");
     }
 }

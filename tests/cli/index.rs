@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::common::{Compression, Damage, Layer, TestLayout, digest_of, size_of};
-use super::{ocifs, stderr, stdout};
+use super::{assert_told, ocifs, stderr, stdout};
 
 /// A layout and a cache directory.
 pub(crate) struct Place {
@@ -450,17 +450,7 @@ fn a_limit_that_is_too_small_is_told() {
             .add_ref(&format!("r{number}"), &place.layout.image(&[layer]));
     }
     let output = place.index(&["--cache-size", "2000"], &[]);
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(
-        stderr(&output).contains("--cache-size"),
-        "{}",
-        stderr(&output)
-    );
+    assert_told("some fit", &output, 1, "--cache-size");
     let output = place.index(&["--cache-size", "10"], &["r1"]);
-    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
-    assert!(
-        stderr(&output).contains("over the limit of 10"),
-        "{}",
-        stderr(&output)
-    );
+    assert_told("none fits", &output, 4, "over the limit of 10");
 }

@@ -41,6 +41,14 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// A command ended with this status, and said these words among others.
+#[track_caller]
+fn assert_told(name: &str, output: &Output, status: i32, words: &str) {
+    let said = stderr(output);
+    assert_eq!(output.status.code(), Some(status), "{name}: {said}");
+    assert!(said.contains(words), "{name}: {said}");
+}
+
 #[test]
 fn exit_status() {
     let layout = TestLayout::new();

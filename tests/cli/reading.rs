@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::common::{Compression, Damage, TestLayout, digest_of, tar_of};
-use super::{ocifs, stderr, stdout};
+use super::{assert_told, ocifs, stderr, stdout};
 
 const FILES: [(&str, &[u8]); 2] = [("etc/motd", b"hello\n"), ("etc/name", b"sample\n")];
 
@@ -131,8 +131,7 @@ fn inspect_describes_an_image() {
 fn what_is_missing_or_damaged_is_said() {
     let sample = Sample::new();
     let output = sample.ocifs("cat", &["lost:1/manifest.json"]);
-    assert_eq!(output.status.code(), Some(1), "missing");
-    assert!(stderr(&output).contains("sha256:"), "{}", stderr(&output));
+    assert_told("missing", &output, 1, "sha256:");
     sample.layout.damage(&sample.image, Damage::FlippedBit);
     let output = sample.ocifs("cat", &["app:1/manifest.json"]);
     assert_eq!(

@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 use super::common::{
     Compression, Damage, Need, TestLayout, digest_of, has, run, run_ok, verify_layout,
 };
-use super::{OCIFS, ocifs, stderr};
-
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+use super::{OCIFS, assert_told, ocifs, stderr};
 
 /// A layout with an image `app:1`, and one for two platforms that is `multi`.
 struct Sample {
@@ -47,15 +45,7 @@ impl Sample {
 
     /// Names and digests, in the order of index.json.
     fn refs(&self) -> Vec<(String, String)> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let entries = self.layout.entries();
-        let pair = |entry: &Value| {
-            (
-                text(&entry["annotations"][REF_NAME]),
-                text(&entry["digest"]),
-            )
-        };
-        entries.iter().map(pair).collect()
+        self.layout.refs()
     }
 
     fn digest_of_ref(&self, name: &str) -> Option<String> {
@@ -259,12 +249,7 @@ fn a_file_size_limit_is_an_error_like_any_other() {
         sample.path()
     );
     let output = run("bash", &["-c", &script]);
-    assert_eq!(output.status.code(), Some(4), "{output:?}");
-    assert!(
-        stderr(&output).contains("index.json"),
-        "{}",
-        stderr(&output)
-    );
+    assert_told("no file may grow", &output, 4, "index.json");
     assert_eq!(sample.refs().len(), 2);
     sample.ok("tag", &["app:1", "x"]);
     assert_eq!(

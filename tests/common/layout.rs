@@ -13,8 +13,10 @@ use super::layer::{Compression, compress, tar_of};
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const SCHEMA2: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation of an entry that has its ref name.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The architecture of this machine, in the words of the image specification.
 pub fn host_architecture() -> &'static str {
@@ -226,6 +228,22 @@ impl TestLayout {
         self.json(MANIFEST, &manifest)
     }
 
+    /// An image of one gzip layer as docker writes it, in schema 2.
+    pub fn docker_image(&self, layer: &Layer) -> Value {
+        let config = json!({
+            "architecture": host_architecture(),
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id.as_str()]},
+        });
+        let config = self.json("application/vnd.docker.container.image.v1+json", &config);
+        let mut descriptor = layer.descriptor.clone();
+        descriptor["mediaType"] = json!("application/vnd.docker.image.rootfs.diff.tar.gzip");
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": SCHEMA2, "config": config, "layers": [descriptor],
+        });
+        self.json(SCHEMA2, &manifest)
+    }
+
     /// An image index of `entries`, which may be indexes too.
     pub fn image_index(&self, entries: &[Value]) -> Value {
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
@@ -316,6 +334,17 @@ impl TestLayout {
         let bytes = fs::read(&path).expect("index.json is readable");
         let index: Value = serde_json::from_slice(&bytes).expect("index.json is JSON");
         index["manifests"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Name and digest of each entry, in their order; the name of one that has none is empty.
+    pub fn refs(&self) -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let entries = self.entries().into_iter();
+        let pair = |entry: Value| {
+            let name = text(&entry["annotations"][REF_NAME]);
+            (name, text(&entry["digest"]))
+        };
+        entries.map(pair).collect()
     }
 
     /// Replaces the entries of `index.json`.

@@ -49,7 +49,7 @@ pub use extract::{Event, Extracted, Refusal, Whiteouts, hidden_by, join};
 pub use fingerprint::Fingerprint;
 pub use header::{TarHeader, extension, pax, pax_record, sum_block};
 pub use layer::{Compression, compress, tar_of};
-pub use layout::{Damage, Layer, TestLayout, digest_of, host_architecture, size_of};
+pub use layout::{Damage, Layer, REF_NAME, TestLayout, digest_of, host_architecture, size_of};
 pub use mount::{MountFailure, MountOptions, TestMount};
 pub use need::{Need, has, skip};
 pub use random::Random;

@@ -21,7 +21,6 @@ use super::common::{
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 const FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
-const SCHEMA2: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// What an entry of the layout stands for, its own manifest being the image.
 fn root(entry: &index::Entry) -> Root {
@@ -120,19 +119,7 @@ fn multi_platform(layout: &TestLayout) -> Value {
 
 /// A docker image of schema 2.
 fn schema2(layout: &TestLayout) -> Value {
-    let layer = layout.layer(Compression::Gzip, &[("etc/motd", b"hello\n")]);
-    let config = json!({
-        "architecture": host_architecture(),
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id.as_str()]},
-    });
-    let config = layout.json("application/vnd.docker.container.image.v1+json", &config);
-    let mut descriptor = layer.descriptor.clone();
-    descriptor["mediaType"] = json!("application/vnd.docker.image.rootfs.diff.tar.gzip");
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": SCHEMA2, "config": config, "layers": [descriptor],
-    });
-    layout.json(SCHEMA2, &manifest)
+    layout.docker_image(&layout.layer(Compression::Gzip, &[("etc/motd", b"hello\n")]))
 }
 
 /// Everything, in the order that an import gives it.

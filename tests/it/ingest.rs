@@ -17,11 +17,18 @@ use ocifs::store::layout::refs::Collision;
 use ocifs::store::{Layout, LayoutWriter, Verdicts};
 use serde_json::{Value, json};
 
-use super::common::{Fingerprint, Tarball, TestLayout, verify_layout};
+use super::common::{Compression, Fingerprint, Tarball, TestLayout, verify_layout};
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// How an archive may be packed.
+pub(super) const COMPRESSIONS: &[Compression] = &[
+    Compression::None,
+    Compression::Gzip,
+    Compression::GzipMembers(700),
+    Compression::Zstd,
+    Compression::ZstdFrames(700),
+];
 
 /// How bytes come to the room: both ways must come to the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,19 +111,8 @@ fn refused(
     }
 }
 
-/// The ref names of the layout, in order, each with its digest.
-fn refs(layout: &TestLayout) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let entries = layout.entries();
-    let pair = |entry: &Value| {
-        let name = text(&entry["annotations"][REF_NAME]);
-        (name, text(&entry["digest"]))
-    };
-    entries.iter().map(pair).collect()
-}
-
 fn names(layout: &TestLayout) -> Vec<String> {
-    refs(layout).into_iter().map(|(name, _)| name).collect()
+    layout.refs().into_iter().map(|(name, _)| name).collect()
 }
 
 /// The document that a descriptor stands for.

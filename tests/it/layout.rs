@@ -17,11 +17,9 @@ use ocifs::store::layout::refs::Collision;
 use ocifs::store::{Layout, LayoutWriter, Verdicts, layout};
 use serde_json::{Value, json};
 
-use super::common::{Compression, TestLayout, verify_layout};
+use super::common::{Compression, REF_NAME, TestLayout, verify_layout};
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
-
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 fn writer(layout: &TestLayout) -> LayoutWriter {
     let layout = Layout::open(layout.path(), &[]).expect("it is a layout");
@@ -65,13 +63,7 @@ fn descriptor(value: &Value) -> Descriptor {
 
 /// The digest of each name in a layout.
 fn refs(layout: &TestLayout) -> BTreeMap<String, String> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let entries = layout.entries();
-    let pair = |entry: &Value| {
-        let name = text(&entry["annotations"][REF_NAME]);
-        (name, text(&entry["digest"]))
-    };
-    entries.iter().map(pair).collect()
+    layout.refs().into_iter().collect()
 }
 
 /// The digests of all blobs of a layout.

@@ -230,19 +230,13 @@ fn schema_2_stays_schema_2() {
     }
     let layout = TestLayout::new();
     let layer = layout.layer(Compression::Gzip, &[("etc/motd", b"hello\n")]);
-    let config = json!({
-        "architecture": host_architecture(),
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id.as_str()]},
-    });
-    let config = layout.json("application/vnd.docker.container.image.v1+json", &config);
-    let mut descriptor = layer.descriptor.clone();
-    descriptor["mediaType"] = json!("application/vnd.docker.image.rootfs.diff.tar.gzip");
-    let manifest = json!({
-        "schemaVersion": 2, "mediaType": SCHEMA2, "config": config, "layers": [descriptor],
-    });
-    let image = layout.json(SCHEMA2, &manifest);
+    let image = layout.docker_image(&layer);
     layout.add_ref("app:1", &image);
+    let read = |path: &Path| -> Value {
+        let bytes = fs::read(path).expect("it was written");
+        serde_json::from_slice(&bytes).expect("it is JSON")
+    };
+    let config = read(&layout.blob_path(&image))["config"].take();
     let mount = TestMount::start(layout.path());
     let dir = by_digest(&mount, &image);
     for (transport, file) in [("oci-archive", OCI), ("docker-archive", DOCKER)] {
@@ -250,8 +244,7 @@ fn schema_2_stays_schema_2() {
         let to = format!("dir:{}", out.display());
         let from = format!("{transport}:{}", path_text(&dir.join(file)));
         run_ok("skopeo", &["copy", "-q", &from, &to]);
-        let copied = fs::read(out.join("manifest.json")).expect("skopeo has written it");
-        let copied: Value = serde_json::from_slice(&copied).expect("it is JSON");
+        let copied = read(&out.join("manifest.json"));
         assert_eq!(copied["mediaType"], SCHEMA2, "{transport}");
         assert_eq!(copied["config"]["digest"], config["digest"], "{transport}");
     }

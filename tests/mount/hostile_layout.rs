@@ -19,10 +19,10 @@ use libc::{EBADMSG, EFBIG, ENODATA, EOPNOTSUPP, EUCLEAN};
 use ocifs::oci::{Algorithm, Digest, Hasher};
 use serde_json::{Value, json};
 
-use crate::common::{Compression, MountOptions, TestLayout, compress, size_of, tar_of};
+use crate::common::{Compression, MountOptions, REF_NAME, TestLayout, compress, size_of, tar_of};
 use crate::ward::{
-    CONFIG, FILES, INDEX, MANIFEST, REF_NAME, SEEN, TAR, TAR_GZIP, Ward, assert_no_mount,
-    assert_within, can_mount, errno_name, in_time,
+    CONFIG, FILES, INDEX, MANIFEST, SEEN, TAR, TAR_GZIP, Ward, assert_no_mount, assert_within,
+    can_mount, errno_name, in_time,
 };
 
 /// Exit status for corrupt data.

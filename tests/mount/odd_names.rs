@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::common::{
-    Compression, MountOptions, Random, TestLayout, TestMount, digest_of, host_architecture, run_ok,
+    Compression, MountOptions, REF_NAME, Random, TestLayout, TestMount, digest_of,
+    host_architecture, run_ok,
 };
 use crate::ward::{
-    CONFIG, FILES, INDEX, MANIFEST, Mounted, REF_NAME, TAR, Ward, assert_no_mount, can_mount,
-    errno_name, xattr,
+    CONFIG, FILES, INDEX, MANIFEST, Mounted, TAR, Ward, assert_no_mount, can_mount, errno_name,
+    xattr,
 };
 
 /// An image that no other is equal to; its descriptor and the bytes of its manifest.

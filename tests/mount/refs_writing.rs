@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::common::{
-    Compression, MountOptions, Need, TestLayout, TestMount, digest_of, has, run, verify_layout,
+    Compression, MountOptions, Need, REF_NAME, TestLayout, TestMount, digest_of, has, run,
+    verify_layout,
 };
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const FULL_NAME: &str = "io.containerd.image.name";
 
 /// A layout with two images, mounted.

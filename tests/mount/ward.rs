@@ -22,7 +22,6 @@ pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(crate) const TAR_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub(crate) const TAR_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
-pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The files of the good image's layer.
 pub(crate) const FILES: &[(&str, &[u8])] = &[("etc/", b""), ("etc/motd", b"hello\n")];

@@ -10,17 +10,9 @@ use serde_json::{Value, json};
 
 use super::super::common::{Compression, Need, Tarball, TestLayout, compress, has, run_ok, tar_of};
 use super::super::ingest::{
-    Way, docker_config, docker_manifest, import, members_of, oci_archive, tar,
+    COMPRESSIONS, Way, docker_config, docker_manifest, import, members_of, oci_archive, tar,
 };
 use super::{Dump, Reader, Stored, TestResult, differences, dump_of, dump_of_path};
-
-const COMPRESSIONS: &[Compression] = &[
-    Compression::None,
-    Compression::Gzip,
-    Compression::GzipMembers(700),
-    Compression::Zstd,
-    Compression::ZstdFrames(700),
-];
 
 /// A layout with all kinds of images.
 fn sample() -> TestLayout {

@@ -7,17 +7,9 @@ use serde_json::{Value, json};
 
 use super::super::common::{Compression, Tarball, TestLayout, compress, digest_of, tar_of};
 use super::{
-    TestResult, WAYS, Way, docker_config, docker_manifest, document, import, import_over,
-    members_of, names, oci_archive, refs, tar,
+    COMPRESSIONS, TestResult, WAYS, Way, docker_config, docker_manifest, document, import,
+    import_over, members_of, names, oci_archive, tar,
 };
-
-const COMPRESSIONS: &[Compression] = &[
-    Compression::None,
-    Compression::Gzip,
-    Compression::GzipMembers(700),
-    Compression::Zstd,
-    Compression::ZstdFrames(700),
-];
 
 /// A layout with an image `app:1`.
 fn one_image() -> TestLayout {
@@ -127,7 +119,7 @@ fn odd_shapes_of_a_layout() -> TestResult {
             let layout = TestLayout::new();
             let report = import(&layout, way, "x", &bytes).map_err(|e| format!("{name}: {e}"))?;
             assert_eq!(report.kind, Kind::OciArchive, "{name}");
-            assert_eq!(refs(&layout), refs(&source), "{name}");
+            assert_eq!(layout.refs(), source.refs(), "{name}");
             assert_eq!(report.blobs.len(), 4, "{name}: no more than is named");
         }
     }
@@ -251,7 +243,7 @@ fn blobs_of_the_layout_count() -> TestResult {
     let mut members = members_of(&source);
     members.retain(|(path, _)| !path.ends_with(digest_of(layer).encoded()));
     let report = import(&layout, Way::Received, "x", &tar(&members))?;
-    assert_eq!(refs(&layout), refs(&source));
+    assert_eq!(layout.refs(), source.refs());
     let old: Vec<_> = report.blobs.iter().filter(|blob| !blob.is_new).collect();
     assert_eq!(old.len(), 1);
     assert_eq!(old[0].digest, digest_of(layer));
@@ -455,7 +447,7 @@ fn names_that_are_taken() -> TestResult {
     let expected = ("REF_EXISTS", ocifs::ingest::ErrorClass::Exists);
     super::refused(&layout, "a name is taken", "x", &archive, expected);
     import_over(&layout, Way::Received, "x", &archive, Collision::Replace)?;
-    assert_eq!(refs(&layout)[0], refs(&one_image())[0]);
+    assert_eq!(layout.refs()[0], one_image().refs()[0]);
     assert_eq!(names(&layout), ["app:1", "kept"]);
     Ok(())
 }

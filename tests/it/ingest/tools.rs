@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::super::common::{
     Compression, Need, TestLayout, compress, digest_of, has, run_ok, tar_of,
 };
-use super::{TestResult, WAYS, Way, document, import, names, refs};
+use super::{TestResult, WAYS, Way, document, import, names};
 
 fn golden(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -143,7 +143,7 @@ fn umoci_unpacks_what_was_brought_in() -> TestResult {
         to.join("rootfs")
     };
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/buildah-gzip");
-    let name = refs(&layout).remove(0).0;
+    let name = layout.refs().remove(0).0;
     let brought_in = unpack(&format!("{}:{name}", layout.path().display()), "one");
     let original = unpack(&format!("{}:app:1", golden.display()), "two");
     let [one, two] = [&brought_in, &original].map(|path| path.to_string_lossy().into_owned());
