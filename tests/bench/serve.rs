@@ -105,15 +105,17 @@ impl Drop for Background {
 /// The times of `count` reads of 4 KiB at places that `seed` chooses.
 pub fn random_reads(file: &File, size: u64, count: usize, seed: u64) -> Vec<Duration> {
     let mut random = Random::of_seed(seed);
-    let mut buffer = [0; 4096];
-    let read = |_| {
-        let offset = random.within(0..size / 4096) * 4096;
-        let start = Instant::now();
-        file.read_exact_at(&mut buffer, offset)
-            .expect("the tar is readable");
-        start.elapsed()
-    };
+    let read = |_| read_page(file, random.within(0..size / 4096));
     (0..count).map(read).collect()
+}
+
+/// The time of a read of a page of 4 KiB.
+pub fn read_page(file: &File, page: u64) -> Duration {
+    let mut buffer = [0; 4096];
+    let start = Instant::now();
+    file.read_exact_at(&mut buffer, page * 4096)
+        .expect("the tar is readable");
+    start.elapsed()
 }
 
 /// Reads a file to its end; returns how many bytes it had.

@@ -12,7 +12,7 @@ use crate::{Bench, Percentiles, ROUNDS};
 const READS: usize = 1000;
 
 /// Keeps no span.
-const NO_MEMORY: &str = "0";
+pub const NO_MEMORY: &str = "0";
 
 /// The most milliseconds at the median and at the 99th percentile.
 const GZIP_LIMITS: (f64, f64) = (1.5, 6.0);
@@ -30,7 +30,7 @@ pub fn run(bench: &mut Bench) {
 }
 
 /// One round of ocifs.
-pub fn ours(bench: &mut Bench, stored: &Stored, seed: u64) -> Vec<Duration> {
+fn ours(bench: &mut Bench, stored: &Stored, seed: u64) -> Vec<Duration> {
     let mount = bench.caches.mount(stored, NO_MEMORY);
     let file = open(&mount);
     random_reads(&file, stored.decoded, READS, seed)
