@@ -1,17 +1,21 @@
 //! Mounts whose cache directory fails them: reads stay right.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::Duration;
 
 use ocifs::oci::Digest;
+use ocifs::store::verify::file_name;
 use rustix::fs::{Advice, fadvise};
+use serde_json::Value;
 
 use crate::common::{
-    Compression, Layer, MountOptions, Need, Random, TestLayout, TestMount, Tmpfs, has, run, run_ok,
-    tar_of,
+    Compression, Damage, Layer, MountOptions, Need, Random, TestLayout, TestMount, Tmpfs,
+    digest_of, has, run, run_ok, tar_of,
 };
+use crate::patience::until;
 use crate::ward::in_time;
 
 const OCIFS: &str = env!("CARGO_BIN_EXE_ocifs");
@@ -258,6 +262,97 @@ fn a_toc_that_is_evicted_while_it_is_used() {
             .map_or(0, |m| m.len())
     });
     assert!(sizes.sum::<u64>() <= 1000, "the limit holds");
+}
+
+#[test]
+fn when_layers_are_indexed() {
+    if !has("when_layers_are_indexed", &[Need::Fuse]) {
+        return;
+    }
+    let cold = Cold::new(4);
+    let one = cold.layout.image(&cold.layers[2..3]);
+    cold.layout.add_ref("one", &one);
+    let cache = |when: &str| cold.dir.path().join(when);
+    let all: Vec<&Layer> = cold.layers.iter().collect();
+
+    // Nobody looks at anything but the status.
+    let mount = cold.start(&cache("eager"), &["--index", "eager"]);
+    until(PATIENCE, "all are indexed", || {
+        kept(&cache("eager")) == files_of(&all)
+    });
+    cold.assert_right("eager", &mount, 3);
+    assert!(mount.unmount().success(), "eager");
+
+    let mount = cold.start(&cache("lazy"), &[]);
+    for looked_at in ["one", "one/layers", "app/layers"] {
+        fs::read_dir(mount.join(looked_at)).expect("it can be listed");
+    }
+    fs::read_dir(mount.join("one/rootfs")).expect("it is sound");
+    until(PATIENCE, "no pass is made", || indexing(&mount) == 0);
+    assert_eq!(kept(&cache("lazy")), files_of(&all[2..3]), "lazy");
+    fs::read_dir(mount.join("app/rootfs")).expect("it is sound");
+    until(PATIENCE, "no pass is made", || indexing(&mount) == 0);
+    assert_eq!(kept(&cache("lazy")), files_of(&all), "lazy");
+    assert!(mount.unmount().success(), "lazy");
+
+    for _ in 0..2 {
+        let mount = cold.start(&cache("off"), &["--index=off"]);
+        fs::read_dir(mount.join("app/rootfs")).expect("it is sound");
+        (0..4).for_each(|number| cold.assert_right("off", &mount, number));
+        assert!(mount.unmount().success(), "off");
+        assert!(!cache("off").exists(), "off");
+    }
+}
+
+#[test]
+fn indexing_all_ends_with_the_mount_and_not_at_a_fault() {
+    if !has(
+        "indexing_all_ends_with_the_mount_and_not_at_a_fault",
+        &[Need::Fuse],
+    ) {
+        return;
+    }
+    let mut cold = Cold::new(5);
+    let cache = cold.dir.path().join("cache");
+    let mount = cold.start(&cache, &["--index=eager"]);
+    assert!(mount.unmount().success(), "while it goes on");
+
+    let damaged = cold.layers.remove(1);
+    cold.layout.damage(&damaged.descriptor, Damage::FlippedBit);
+    let sound: Vec<&Layer> = cold.layers.iter().collect();
+    let cache = cold.dir.path().join("with-a-fault");
+    let mount = cold.start(&cache, &["--index=eager"]);
+    until(PATIENCE, "the sound ones are indexed", || {
+        kept(&cache) == files_of(&sound)
+    });
+    let status = fs::read_to_string(mount.join(".ocifs/status.json")).expect("it answers");
+    let digest = digest_of(&damaged.descriptor);
+    assert!(
+        status.contains("BLOB_DIGEST") && status.contains(digest.as_str()),
+        "{status}"
+    );
+}
+
+/// The names of the Tocs in a cache directory.
+fn kept(cache: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(cache.join("toc")).into_iter().flatten();
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    // Those that begin with a dot are being written.
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
+/// Those that layers have there.
+fn files_of(layers: &[&Layer]) -> BTreeSet<String> {
+    let name = |layer: &&Layer| file_name(&digest_of(&layer.descriptor));
+    layers.iter().map(name).collect()
+}
+
+/// How many layers are being read just now, or will be.
+fn indexing(mount: &TestMount) -> usize {
+    let status = fs::read(mount.join(".ocifs/status.json")).expect("the mount answers");
+    let status: Value = serde_json::from_slice(&status).expect("it is JSON");
+    status["indexing"].as_array().map_or(0, Vec::len)
 }
 
 #[test]

@@ -189,6 +189,29 @@ fn a_plain_user_mounts_reads_and_unmounts() {
 }
 
 #[test]
+fn a_plain_user_without_a_place_for_the_cache() {
+    const NAME: &str = "a_plain_user_without_a_place_for_the_cache";
+    if !has(NAME, NAMESPACE) {
+        return;
+    }
+    let home = Home::new();
+    // Nothing says where it is; it cannot be made; it is there and cannot be written to.
+    let script = "set -e
+        mkdir -p fixed/.cache/ocifs; chmod 500 fixed/.cache/ocifs
+        for place in '-u HOME' HOME=/proc/nowhere HOME=$PWD/fixed; do
+            env $place $OCIFS mount $LAYOUT $MNT 2>said
+            sha256sum < $MNT/app/layers/01.tar
+            sha256sum < $MNT/app/layers/02.tar
+            fusermount3 -u $MNT
+            grep -q kept said && echo told
+        done";
+    let stdout = assert_succeeds(NAME, &home.as_user(OPEN_DEVICE, script));
+    let sum = |number: usize| format!("{}  -", Digest::of(&home.tars[number]).encoded());
+    let each = format!("{}\n{}\ntold\n", sum(1), sum(2));
+    assert_eq!(stdout, each.repeat(3));
+}
+
+#[test]
 fn a_plain_user_looks_into_file_trees() {
     if !has("a_plain_user_looks_into_file_trees", NAMESPACE) {
         return;
@@ -575,7 +598,12 @@ fn e7_cache_directories_that_are_refused() {
     let link = attempt.path("link");
     symlink(make("behind", 0o700), &link).expect("it is ours");
     fs::write(attempt.path("file"), "x").expect("it is ours");
-    let rows: [(&str, PathBuf, &[&str]); 5] = [
+    let rows: [(&str, PathBuf, &[&str]); 6] = [
+        (
+            "one that cannot be made",
+            attempt.path("file").join("below"),
+            &["file/below"],
+        ),
         (
             "of another user",
             foreign,
