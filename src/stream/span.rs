@@ -445,4 +445,33 @@ mod tests {
         assert_eq!([0, 1, 2].map(before), [Some(0), Some(0), Some(2)]);
         Ok(())
     }
+
+    #[test]
+    fn a_dictionary_serves_up_to_its_end() -> Result<(), Fault> {
+        let dictionary = |span, end| Checkpoint {
+            span: SpanId(span),
+            restart: Restart::Dictionary {
+                state: HeapRange {
+                    start: 0,
+                    len: 4,
+                    check: 0,
+                },
+                state_len: 4,
+                end: SpanId(end),
+            },
+        };
+        // Between them one was too dear, and after the last one everything.
+        let checkpoints = with_heap(&[fresh(0), dictionary(1, 3), dictionary(4, 5)]);
+        let starts = spans(&[0, 10, 20, 30, 40, 50]);
+        let table = SpanTable::new(Compression::Zstd, 60, starts, checkpoints)?;
+        let before = |span| {
+            let before = table.checkpoints().before(SpanId(span));
+            before.map(|found| found.span.0).collect::<Vec<_>>()
+        };
+        let rows: [&[u32]; 6] = [&[0], &[1, 0], &[1, 0], &[0], &[4, 0], &[0]];
+        for (span, expected) in (0..).zip(rows) {
+            assert_eq!(before(span), expected, "span {span}");
+        }
+        Ok(())
+    }
 }

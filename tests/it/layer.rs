@@ -1,15 +1,17 @@
 //! Opening layers: verdicts, Tocs kept and damaged, one pass for many, failures.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ocifs::layer::toc::cache::NotKept;
 use ocifs::layer::tree::{self, Kind, NodeId};
 use ocifs::layer::{Error, ErrorClass, Layer, Layers, LayersOptions, Limits};
 use ocifs::oci::Digest;
-use ocifs::store::{Blob, CacheDir, Verdicts, verify};
+use ocifs::store::{Blob, CacheDir, ReadAt, Verdicts, verify};
 use ocifs::stream::{self, Compression, TarOffset};
 
 use crate::sample::{Random, TestResult, gzip, layer_like, zstd, zstd_stream};
@@ -195,6 +197,48 @@ fn damage_counts_before_what_the_damaged_stream_is_like() -> TestResult {
         let again = place.open(&layers, digest)?;
         assert_eq!(again.is_ok(), **digest == Digest::of(&good), "{name}");
     }
+    Ok(())
+}
+
+/// Bytes on a disk that cannot be read for a while.
+#[derive(Debug)]
+struct Disk {
+    bytes: Vec<u8>,
+    is_well: AtomicBool,
+}
+
+impl ReadAt for Disk {
+    fn size(&self) -> u64 {
+        self.bytes.size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.is_well.load(Ordering::Relaxed) {
+            self.bytes.read_at(buf, offset)
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EIO))
+        }
+    }
+}
+
+#[test]
+fn a_failing_disk_is_asked_again() -> TestResult {
+    let place = Place::new()?;
+    let bytes = layer_like(100_000, 44);
+    let stored = gzip(&bytes, 6);
+    let digest = place.put(&stored)?;
+    let identity = *place.blob(&digest)?.identity();
+    let disk = Arc::new(Disk {
+        bytes: stored,
+        is_well: AtomicBool::new(false),
+    });
+    let layers = place.layers()?;
+    let blob = Arc::new(Blob::fixed(digest, identity, 0, disk.clone()));
+    let error = layers.open(Arc::clone(&blob)).err().ok_or("opened")?;
+    assert!(matches!(error, Error::Read { .. }), "{error}");
+    assert!(layers.failure(&blob).is_none(), "not remembered");
+    disk.is_well.store(true, Ordering::Relaxed);
+    assert!(all(&*layers.open(blob)?)? == bytes);
     Ok(())
 }
 

@@ -4,8 +4,10 @@ mod crafted;
 mod frame;
 mod writers;
 
-use std::io::Write as _;
-use std::sync::Arc;
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use ocifs::store::ReadAt;
 use ocifs::stream::checkpoint::Restart;
@@ -177,7 +179,7 @@ fn a_long_frame_after_a_short_one() -> TestResult {
 fn changed_zstd_blocks_are_decoded_alike_or_refused() -> TestResult {
     let bytes = layer_like(9 << 20, 33);
     let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1)?;
-    std::io::Write::write_all(&mut encoder, &bytes)?;
+    io::Write::write_all(&mut encoder, &bytes)?;
     let good = encoder.finish()?;
     let mut random = Random(34);
     let mut accepted = 0;
@@ -492,7 +494,7 @@ impl ReadAt for Changing {
         self.0.lock().len() as u64
     }
 
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.0.lock().read_at(buf, offset)
     }
 }
@@ -572,6 +574,167 @@ fn many_readers_of_one_stream() -> TestResult {
             }
         });
     }
+    Ok(())
+}
+
+/// A source that counts what is read of it, and may take its time.
+#[derive(Debug)]
+struct Counted {
+    bytes: Vec<u8>,
+    pause: Duration,
+    read: AtomicU64,
+}
+
+impl Counted {
+    /// A stream of its bytes, beside a cache of `memory` bytes.
+    fn stream(
+        blob: &[u8],
+        pause: Duration,
+        table: &Arc<SpanTable>,
+        memory: u64,
+    ) -> (Arc<Self>, Stream) {
+        let source = Arc::new(Self {
+            bytes: blob.to_vec(),
+            pause,
+            read: AtomicU64::new(0),
+        });
+        let cache = Arc::new(SpanCache::new(memory));
+        let stream = Stream::new(Arc::clone(table), source.clone(), cache);
+        (source, stream)
+    }
+
+    fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+impl ReadAt for Counted {
+    fn size(&self) -> u64 {
+        self.bytes.size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::thread::sleep(self.pause);
+        let len = self.bytes.read_at(buf, offset)?;
+        self.read.fetch_add(len as u64, Ordering::Relaxed);
+        Ok(len)
+    }
+}
+
+#[test]
+fn who_waits_for_the_same_bytes_decodes_nothing() -> TestResult {
+    let bytes = layer_like(4 << 20, 18);
+    let last = TarOffset(bytes.len() as u64 - 1);
+    let rows = [
+        ("gzip", gzip(&bytes, 6)),
+        ("zstd", zstd_stream(&bytes, 3, 20)),
+    ];
+    for (name, blob) in rows {
+        let (table, _) = pass(&blob, 1 << 16, &Limits::default())?;
+        let table = Arc::new(table);
+        let read_by = |readers: usize| {
+            let pause = Duration::from_millis(2);
+            let (source, stream) = Counted::stream(&blob, pause, &table, 64 << 20);
+            let barrier = Barrier::new(readers);
+            std::thread::scope(|scope| {
+                for _ in 0..readers {
+                    scope.spawn(|| {
+                        let mut buf = [0];
+                        barrier.wait();
+                        stream.read_at(&mut buf, last).expect(name);
+                        assert_eq!(buf[0], bytes[bytes.len() - 1], "{name}");
+                    });
+                }
+            });
+            source.read()
+        };
+        assert_eq!(read_by(8), read_by(1), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn who_reads_on_without_memory_decodes_nothing_twice() -> TestResult {
+    let bytes = layer_like(6 << 20, 19);
+    let rows = [
+        ("gzip", gzip(&bytes, 6)),
+        ("zstd", zstd_stream(&bytes, 3, 20)),
+    ];
+    for (name, blob) in rows {
+        let (table, _) = pass(&blob, 1 << 16, &Limits::default())?;
+        let table = Arc::new(table);
+        let (source, stream) = Counted::stream(&blob, Duration::ZERO, &table, 0);
+        let mut buf = vec![0; 64 << 10];
+        for (number, span) in table.spans().iter().enumerate() {
+            let at = usize::try_from(span.tar_offset.0)?;
+            let len = stream.read_at(&mut buf, span.tar_offset)?;
+            assert!(buf[..len] == bytes[at..at + len], "{name}: span {number}");
+        }
+        let (read, size) = (source.read(), blob.len() as u64);
+        assert!(read < size * 3 / 2, "{name}: read {read} bytes of {size}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_follows_is_decoded_ahead_for_who_reads_on() -> TestResult {
+    let bytes = layer_like(16 << 20, 21);
+    let blob = gzip(&bytes, 6);
+    let (table, _) = pass(&blob, 1 << 16, &Limits::default())?;
+    let table = Arc::new(table);
+    let from_start: Vec<u64> = (0..32).map(|number| number << 17).collect();
+    let far_apart: Vec<u64> = (0..4).map(|number| number << 22).collect();
+    // Memory, where is read, and how much of the blob is read for that: at least a half, or
+    // no more than that.
+    let rows = [
+        ("from the start", 64 << 20, &from_start, true),
+        ("from the start, no room", 24 << 20, &from_start, false),
+        ("here and there", 64 << 20, &far_apart, false),
+    ];
+    for (name, memory, places, is_ahead) in rows {
+        let (source, stream) = Counted::stream(&blob, Duration::ZERO, &table, memory);
+        let mut buf = vec![0; 128 << 10];
+        for place in places {
+            let len = stream.read_at(&mut buf, TarOffset(*place))?;
+            let at = usize::try_from(*place)?;
+            assert!(buf[..len] == bytes[at..at + len], "{name}: at {place}");
+        }
+        let half = blob.len() as u64 / 2;
+        let patience = Duration::from_millis(if is_ahead { 10_000 } else { 100 });
+        let begun = Instant::now();
+        while source.read() < half && begun.elapsed() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let read = source.read();
+        assert_eq!(
+            read >= half,
+            is_ahead,
+            "{name}: {read} bytes of {}",
+            2 * half
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn who_reads_from_end_to_end_leaves_little_behind() -> TestResult {
+    let bytes = layer_like(12 << 20, 20);
+    let blob = gzip(&bytes, 1);
+    let (table, _) = pass(&blob, 1 << 16, &Limits::default())?;
+    // Room for all of it, and too little for reading ahead.
+    let cache = Arc::new(SpanCache::new(24 << 20));
+    let stream = Stream::new(Arc::new(table), Arc::new(blob), cache.clone());
+    let mut buf = vec![0; 128 << 10];
+    let mut at = 0;
+    loop {
+        let len = stream.read_at(&mut buf, TarOffset(at as u64))?;
+        if len == 0 {
+            break;
+        }
+        assert!(buf[..len] == bytes[at..at + len], "{len} bytes at {at}");
+        at += len;
+    }
+    assert!(cache.used() < 6 << 20, "{} bytes", cache.used());
     Ok(())
 }
 

@@ -260,9 +260,66 @@ impl Hashing {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::io::Write;
+    use std::os::unix::fs::FileExt;
     use std::sync::atomic::AtomicU64;
 
     use super::*;
+
+    #[test]
+    fn every_stored_byte_counts_as_progress() -> Result<(), Box<dyn std::error::Error>> {
+        let long = vec![7; 2 * CHUNK + 5];
+        let broken = [b"\x1f\x8b\x08", &long[..]].concat();
+        for (name, bytes, is_right) in [("right", &long, true), ("no gzip", &broken, false)] {
+            let mut file: File = tempfile::tempfile()?;
+            file.write_all(bytes)?;
+            let blob = Blob::new(Digest::of(bytes), file)?;
+            let (progress, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+            let control = Control {
+                progress: &progress,
+                stop: &stop,
+            };
+            let verdicts = Verdicts::new(None);
+            let built = build(&blob, &Limits::default(), &verdicts, &control);
+            assert_eq!(built.is_ok(), is_right, "{name}");
+            assert_eq!(progress.into_inner(), bytes.len() as u64, "{name}");
+            assert_eq!(verdicts.find(&blob), Some(Verdict::Sound), "{name}");
+        }
+        Ok(())
+    }
+
+    /// Writes to a file as soon as there is progress.
+    #[derive(Debug)]
+    struct Meddler(File);
+
+    impl Progress for Meddler {
+        fn advance(&self, _: u64) {
+            self.0.write_all_at(b"x", 0).expect("it can be written to");
+        }
+    }
+
+    #[test]
+    fn a_blob_that_changes_during_the_pass_gets_no_verdict()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let bytes = vec![7; CHUNK + 5];
+        let mut file: File = tempfile::tempfile()?;
+        file.write_all(&bytes)?;
+        // Any other time shows.
+        file.set_modified(std::time::UNIX_EPOCH)?;
+        let progress = Meddler(file.try_clone()?);
+        let blob = Blob::new(Digest::of(&bytes), file)?;
+        let stop = AtomicBool::new(false);
+        let control = Control {
+            progress: &progress,
+            stop: &stop,
+        };
+        let verdicts = Verdicts::new(None);
+        // What was read before is what the digest says.
+        let built = build(&blob, &Limits::default(), &verdicts, &control).err();
+        assert!(matches!(built, Some(Error::Changed { .. })), "{built:?}");
+        assert_eq!(verdicts.find(&blob), None);
+        Ok(())
+    }
 
     #[test]
     fn no_thread_is_an_error_and_no_panic() -> Result<(), Box<dyn std::error::Error>> {

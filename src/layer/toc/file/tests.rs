@@ -166,6 +166,25 @@ fn the_file_of_another_blob_is_refused() -> TestResult {
 }
 
 #[test]
+fn a_sound_file_of_another_version_is_foreign() -> TestResult {
+    let good = encoded(Compression::Zstd)?;
+    let digest = Digest::of(b"blob");
+    let sections = Sections::read(&good).map(|sections| sections.list.len())?;
+    let head = HEADER_LEN + RECORD_LEN * sections;
+    let end = head + CHECK_LEN;
+    for version in [0, VERSION - 1, VERSION, VERSION + 1] {
+        let mut other = good.clone();
+        other[8..12].copy_from_slice(&version.to_le_bytes());
+        let check = span::check(&other[..head]);
+        other[head..end].copy_from_slice(&check.to_le_bytes());
+        let expected = (version != VERSION).then_some(Fault::Foreign);
+        assert_eq!(decode(&other, &digest).err(), expected, "{version}");
+        assert_eq!(decode_tree(&other, &digest).err(), expected, "{version}");
+    }
+    Ok(())
+}
+
+#[test]
 fn damage_at_any_bit_and_any_cut_is_noticed() -> TestResult {
     let good = encoded(Compression::Zstd)?;
     let digest = Digest::of(b"blob");
