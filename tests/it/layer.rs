@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +10,11 @@ use std::time::Duration;
 
 use ocifs::layer::toc::cache::NotKept;
 use ocifs::layer::tree::{self, Kind, NodeId};
-use ocifs::layer::{Error, ErrorClass, Layer, Layers, LayersOptions, Limits};
+use ocifs::layer::{Error, ErrorClass, Layer, LayerFile, Layers, LayersOptions, Limits};
 use ocifs::oci::Digest;
 use ocifs::store::{Blob, CacheDir, ReadAt, Verdicts, verify};
 use ocifs::stream::{self, Compression, TarOffset};
+use ocifs::tar::{Content, Region};
 
 use crate::sample::{Random, TestResult, gzip, layer_like, zstd, zstd_stream};
 
@@ -239,6 +241,58 @@ fn a_failing_disk_is_asked_again() -> TestResult {
     assert!(layers.failure(&blob).is_none(), "not remembered");
     disk.is_well.store(true, Ordering::Relaxed);
     assert!(all(&*layers.open(blob)?)? == bytes);
+    Ok(())
+}
+
+#[test]
+fn sparse_files_are_read_and_sought_at_every_place() -> TestResult {
+    const START: usize = 5;
+    let place = Place::new()?;
+    let stored: Vec<u8> = (1..=100).collect();
+    let digest = place.put(&stored)?;
+    let layer = place.open(&place.layers()?, &digest)??;
+    // Size, and where which bytes are stored.
+    let rows: [(&str, usize, &[Range<usize>]); 3] = [
+        ("holes all over", 30, &[3..7, 10..11, 20..25]),
+        ("none at the ends", 12, &[0..4, 8..12]),
+        ("one hole", 9, &[]),
+    ];
+    for (name, size, ranges) in rows {
+        let mut expected = vec![0; size];
+        let places = ranges.iter().cloned().flatten();
+        places
+            .zip(&stored[START..])
+            .for_each(|(at, byte)| expected[at] = *byte);
+        let region = |range: &Range<usize>| Region {
+            file_offset: range.start as u64,
+            len: range.len() as u64,
+        };
+        let content = Content {
+            size: size as u64,
+            data_offset: START as u64,
+            stored_len: ranges.iter().map(|range| range.len() as u64).sum(),
+            regions: Some(ranges.iter().map(region).collect()),
+        };
+        let file = LayerFile::new(Arc::clone(&layer), content);
+        for offset in 0..size + 2 {
+            let (at, rest) = (offset as u64, offset.min(size)..size);
+            for len in 0..=size {
+                let mut buf = vec![0xa5; len];
+                let read = file.read_at(&mut buf, at)?;
+                let end = size.min(offset + len);
+                assert!(
+                    buf[..read] == expected[rest.start.min(end)..end],
+                    "{name}: {len} bytes at {offset}"
+                );
+            }
+            let is_stored = |at: &usize| expected[*at] != 0;
+            let data = rest.clone().find(is_stored).map(|at| at as u64);
+            let hole = rest.clone().find(|at| !is_stored(at)).unwrap_or(size) as u64;
+            assert_eq!(file.next_data(at), data, "{name}: data from {offset}");
+            let hole = (offset < size).then_some(hole);
+            assert_eq!(file.next_hole(at), hole, "{name}: hole from {offset}");
+        }
+    }
     Ok(())
 }
 
