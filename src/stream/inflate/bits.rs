@@ -31,7 +31,7 @@ impl Bits {
         self.value
     }
 
-    /// The next `count` bits, up to 32; zeros where there are fewer.
+    /// The next `count` bits, up to 32; zeros where there are fewer, outside the fast loop.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "32 bits at most")]
     pub(super) fn peek(&self, count: u32) -> usize {

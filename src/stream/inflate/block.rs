@@ -1,5 +1,7 @@
 //! Blocks, symbol by symbol: input and output may end anywhere, and it goes on from there.
 
+use std::sync::LazyLock;
+
 use super::Corrupt;
 use super::bits::Bits;
 use super::code::{Alphabet, CodeLengths, Distances, END_OF_BLOCK, Entry, Literals};
@@ -71,6 +73,8 @@ pub(super) enum State {
     Copy { len: usize, distance: usize },
     /// Nothing.
     End,
+    /// Anything: what came before cannot be deflate data.
+    Corrupt,
 }
 
 /// A length of codes that is repeated.
@@ -101,14 +105,27 @@ pub(super) struct Tables {
     pub(super) distances: Distances,
 }
 
+/// RFC 1951 section 3.2.6.
+static FIXED: LazyLock<Tables> = LazyLock::new(|| {
+    let mut lens = [8; 288];
+    lens[144..256].fill(9);
+    lens[256..280].fill(7);
+    let mut tables = Tables::default();
+    let literals = tables.literals.build(&lens, Alphabet::Literals);
+    let distances = tables.distances.build(&[5; 32], Alphabet::Distances);
+    assert!(literals.and(distances).is_ok(), "both codes are complete");
+    tables
+});
+
 /// A stream at one place.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) bits: Bits,
     pub(super) state: State,
     is_last: bool,
-    tables: Tables,
-    are_fixed: bool,
+    /// Whether the block has the fixed codes, not those that one described last.
+    is_fixed: bool,
+    described: Tables,
     /// How many codes are described for literals and lengths, for distances, and for lengths
     /// of codes.
     counts: [usize; 3],
@@ -122,8 +139,8 @@ impl Default for Block {
             bits: Bits::default(),
             state: State::Header,
             is_last: false,
-            tables: Tables::default(),
-            are_fixed: false,
+            is_fixed: false,
+            described: Tables::default(),
             counts: [0; 3],
             lens: [0; MAX_LITERALS + MAX_DISTANCES],
             code_lengths: CodeLengths::default(),
@@ -153,6 +170,7 @@ impl Block {
             State::DistanceExtra { len, entry } => Ok(self.distance_extra(len, entry, feed)),
             State::Copy { len, distance } => return self.copy(len, distance, window, output),
             State::End => return Ok(Next::End),
+            State::Corrupt => return Err(Corrupt),
         };
         Ok(done?.map_or(Next::Wait, |()| Next::Step))
     }
@@ -168,7 +186,7 @@ impl Block {
                 State::StoredLen
             }
             1 => {
-                self.fix_codes()?;
+                self.is_fixed = true;
                 State::Symbol
             }
             2 => State::Counts,
@@ -294,14 +312,16 @@ impl Block {
         window: &Window,
         (output, produced): Output<'_>,
     ) -> Result<Next, Corrupt> {
-        let stream = (&mut self.bits, feed.rest());
-        let done = fast::decode(stream, &self.tables, window, (output, produced))?;
+        let mut bits = self.bits;
+        let stream = (&mut bits, feed.rest());
+        let done = fast::decode(stream, self.tables(), window, (output, produced))?;
+        self.bits = bits;
         feed.take(done.taken);
         if done.left == Left::EndOfBlock {
             return Ok(self.end());
         }
         let (entry, code_bits) = loop {
-            match self.tables.literals.look_up(&self.bits) {
+            match self.tables().literals.look_up(&self.bits) {
                 None if self.pull(feed) => {}
                 None => return Ok(Next::Wait),
                 Some(found) => break found,
@@ -336,7 +356,7 @@ impl Block {
 
     fn distance(&mut self, len: usize, feed: &mut Feed<'_>) -> Result<Option<()>, Corrupt> {
         let (entry, code_bits) = loop {
-            match self.tables.distances.look_up(&self.bits) {
+            match self.tables().distances.look_up(&self.bits) {
                 None if self.pull(feed) => {}
                 None => return Ok(None),
                 Some(found) => break found,
@@ -397,17 +417,11 @@ impl Block {
         Next::Boundary
     }
 
-    /// RFC 1951 section 3.2.6.
-    fn fix_codes(&mut self) -> Result<(), Corrupt> {
-        if !self.are_fixed {
-            let mut lens = [8; 288];
-            lens[144..256].fill(9);
-            lens[256..280].fill(7);
-            self.tables.literals.build(&lens, Alphabet::Literals)?;
-            self.tables.distances.build(&[5; 32], Alphabet::Distances)?;
-            self.are_fixed = true;
+    fn tables(&self) -> &Tables {
+        match self.is_fixed {
+            true => &FIXED,
+            false => &self.described,
         }
-        Ok(())
     }
 
     fn describe_codes(&mut self) -> Result<(), Corrupt> {
@@ -416,9 +430,10 @@ impl Block {
         if literals[END_OF_BLOCK] == 0 {
             return Err(Corrupt);
         }
-        self.are_fixed = false;
-        self.tables.literals.build(literals, Alphabet::Literals)?;
-        self.tables.distances.build(distances, Alphabet::Distances)
+        self.is_fixed = false;
+        let tables = &mut self.described;
+        tables.literals.build(literals, Alphabet::Literals)?;
+        tables.distances.build(distances, Alphabet::Distances)
     }
 
     /// The next `count` bits; nothing if the input ends before.

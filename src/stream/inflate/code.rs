@@ -189,7 +189,6 @@ pub(super) type CodeLengths = Table<7, 128>;
 
 impl<const INDEX_BITS: u32, const SIZE: usize> Default for Table<INDEX_BITS, SIZE> {
     fn default() -> Self {
-        const { assert!(SIZE >= 1 << INDEX_BITS) };
         Self {
             entries: [Entry::INVALID; SIZE],
         }
@@ -200,9 +199,10 @@ impl<const INDEX_BITS: u32, const SIZE: usize> Table<INDEX_BITS, SIZE> {
     /// The entry of the first table for the bits that come next.
     #[inline(always)]
     pub(super) fn first(&self, bits: &Bits) -> Entry {
+        const { assert!(SIZE >= 1 << INDEX_BITS) };
         let at = bits.peek(INDEX_BITS);
         #[expect(unsafe_code, reason = "looked up for each symbol")]
-        // SAFETY: so many bits index no more entries than there are, as `default` asserts.
+        // SAFETY: so many bits index no more entries than there are, as was just asserted.
         unsafe {
             *self.entries.get_unchecked(at)
         }
@@ -241,7 +241,8 @@ impl<const INDEX_BITS: u32, const SIZE: usize> Table<INDEX_BITS, SIZE> {
             if !is_one_bit || alphabet == Alphabet::CodeLengths {
                 return Err(Corrupt);
             }
-            self.entries[..1 << INDEX_BITS].fill(Entry::INVALID);
+            // What is there of no symbol goes with any bits, or with a one.
+            self.entries[..2].fill(Entry::INVALID);
         }
         let mut sorted = [0; MAX_SYMBOLS];
         let sorted = sort(&mut sorted, lens, &counts);

@@ -30,8 +30,9 @@ const LITERALS: usize = 3;
 /// How much room there must be for one round.
 const ROOM: usize = LITERALS + MAX_COPY + PIECE;
 
-/// How often bits are taken in before the first round and in it, up to eight bytes each.
-const REFILLS: usize = 4;
+/// How often bits are taken in before the first round and in it, up to eight bytes each: once
+/// before it; after its literals, if it has any; and after its last literal or its distance.
+const REFILLS: usize = 3;
 
 /// How much input there must be for one round.
 const INPUT: usize = REFILLS * size_of::<u64>();
@@ -104,7 +105,11 @@ fn decode_on_any(
 /// Input and output where the loop is.
 ///
 /// Invariant: when a round begins, `from` is at `last_from` at most and `to` at `last_to`, so
-/// that there are [`INPUT`] bytes to read and [`ROOM`] bytes to write.
+/// that there are [`INPUT`] bytes to read and [`ROOM`] bytes to write. All methods but `begin`
+/// and `run` are parts of a round, and lean on it.
+///
+/// No byte is given back that was not taken in by this call: at least one symbol is decoded,
+/// and whole bytes that were held before are part of that one.
 struct Round<'a> {
     bits: Bits,
     from: *const u8,
@@ -142,8 +147,7 @@ impl<'a> Round<'a> {
 
     #[inline(always)]
     fn run(&mut self, tables: &Tables, window: &Window) -> Result<Left, Corrupt> {
-        // SAFETY: this is the first time, and each round has three more at most: after its
-        // literals, after its distance, or instead of both.
+        // SAFETY: this is the first time, and each round has two more at most.
         unsafe { self.refill() };
         let mut entry = tables.literals.first(&self.bits);
         loop {
@@ -201,8 +205,8 @@ impl<'a> Round<'a> {
         self.from > self.last_from || self.to > self.last_to
     }
 
-    /// Takes in bits, so that there are 56 at least: enough for a literal of each round but
-    /// its last, a length and a distance.
+    /// Takes in bits, so that there are 56 at least. That is enough for three literals of the
+    /// first table (11 bits each), or for a length (15 and 5) and a distance (15 and 13).
     ///
     /// # Safety
     /// No more than [`REFILLS`] times in one round, with the one before it.

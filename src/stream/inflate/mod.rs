@@ -109,7 +109,7 @@ impl Inflate {
         this
     }
 
-    /// Decodes some of `input` into `output`.
+    /// Decodes some of `input` into `output`. What is refused once is refused from then on.
     pub(super) fn run(
         &mut self,
         input: &[u8],
@@ -119,10 +119,10 @@ impl Inflate {
         let mut feed = Feed::new(input);
         let mut produced = 0;
         let place = loop {
-            let next = self
-                .block
-                .step(&mut feed, &self.window, (output, &mut produced))?;
-            match next {
+            let to = (&mut *output, &mut produced);
+            let next = self.block.step(&mut feed, &self.window, to);
+            let next = next.inspect_err(|_| self.block.state = State::Corrupt);
+            match next? {
                 block::Next::Step => {}
                 block::Next::Wait => break Place::Inside,
                 block::Next::Boundary if stop == Stop::Anywhere => {}

@@ -78,15 +78,20 @@ fn deflated(bytes: &[u8], level: u32) -> Vec<u8> {
     encoder.finish().expect("memory takes all")
 }
 
-/// Bytes with repetitions near and far, runs, and noise.
-fn sample(len: usize, seed: u64) -> Vec<u8> {
+/// Numbers below what is asked for, always the same ones of a seed.
+fn random(seed: u64) -> impl FnMut(usize) -> usize {
     let mut state = seed | 1;
-    let mut random = move |below: usize| {
+    move |below| {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(state >> 40).expect("24 bits") % below
-    };
+    }
+}
+
+/// Bytes with repetitions near and far, runs, and noise.
+fn sample(len: usize, seed: u64) -> Vec<u8> {
+    let mut random = random(seed);
     let byte = |number: usize| u8::try_from(number).expect("it is below 256");
     let mut bytes = Vec::with_capacity(len + 512);
     while bytes.len() < len {
@@ -303,6 +308,140 @@ fn what_is_not_deflate_is_refused() {
         }
         assert_eq!(reference(&padded), Err(Corrupt), "{name}");
     }
+}
+
+#[test]
+fn what_is_refused_stays_refused() {
+    // As many lengths of codes as there can be, each of one bit.
+    let counts = [number(0, 5), number(0, 5), number(15, 4)].concat();
+    let stream = bits(&["1 01", &counts, &"100".repeat(19), &"0".repeat(400)]);
+    let mut inflate = Inflate::new();
+    for _ in 0..3 {
+        let step = inflate.run(&stream, &mut [0; 8], Stop::Anywhere);
+        assert_eq!(step, Err(Corrupt));
+    }
+    inflate.reset();
+    let step = inflate.run(TWO_BLOCKS, &mut [0; 8], Stop::Anywhere);
+    assert_eq!(step.map(|step| step.place), Ok(Place::End));
+}
+
+/// Lengths of a complete code of `used` of `all` symbols, one of them `must`: of one bit if
+/// that is the only one, none at all if there is none.
+fn complete_code(
+    (used, all): (usize, usize),
+    must: usize,
+    random: &mut impl FnMut(usize) -> usize,
+) -> Vec<u8> {
+    let mut leaves = vec![0_u8; used.min(1)];
+    // Each time one of them becomes two: a long one in some codes, any in others.
+    let is_deep = random(2) == 0;
+    while leaves.len() < used {
+        let open: Vec<_> = (0..leaves.len()).filter(|&at| leaves[at] < 15).collect();
+        let deepest = open.iter().copied().max_by_key(|&at| leaves[at]);
+        let any = open[random(open.len())];
+        let at = deepest.filter(|_| is_deep).unwrap_or(any);
+        leaves[at] += 1;
+        leaves.push(leaves[at]);
+    }
+    if let [single] = &mut leaves[..] {
+        *single = 1;
+    }
+    let mut lens = vec![0; all];
+    let mut next = must;
+    for len in leaves {
+        lens[next] = len;
+        while lens[next] > 0 && lens.contains(&0) {
+            next = random(all);
+        }
+    }
+    lens
+}
+
+/// The codes of these lengths, the first bit first, RFC 1951 section 3.2.2.
+fn codes(lens: &[u8]) -> Vec<String> {
+    let mut codes = vec![String::new(); lens.len()];
+    let mut next = 0;
+    for len in 1..=15 {
+        next <<= 1;
+        for at in (0..lens.len()).filter(|&at| lens[at] == len) {
+            codes[at] = code_of(next, len.into());
+            next += 1;
+        }
+    }
+    codes
+}
+
+/// The last block, which describes its codes: of any lengths, with any symbols.
+fn described_block(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+    let (literals, distances) = (257 + random(30), 1 + random(30));
+    let lens = [
+        complete_code((1 + random(literals), literals), 256, random),
+        complete_code((random(distances + 1), distances), 0, random),
+    ];
+    let counts = [
+        number(literals - 257, 5),
+        number(distances - 1, 5),
+        number(15, 4),
+    ];
+    // Sixteen lengths of codes, of four bits each, and no repetitions.
+    let mut text = ["101", &counts.concat(), &"000".repeat(3), &"001".repeat(16)].concat();
+    for &len in lens.iter().flatten() {
+        text += &code_of(len.into(), 4);
+    }
+    let [literals, distances] = lens.map(|lens| codes(&lens));
+    let used = |codes: &[String]| -> Vec<usize> {
+        (0..codes.len())
+            .filter(|&at| !codes[at].is_empty())
+            .collect()
+    };
+    let (symbols, far) = (used(&literals), used(&distances));
+    for _ in 0..random(600) {
+        let symbol = symbols[random(symbols.len())];
+        if symbol == 256 || (symbol > 256 && far.is_empty()) {
+            continue;
+        }
+        text += &literals[symbol];
+        if symbol > 256 {
+            let extra = |alphabet: Alphabet, symbol: usize| {
+                let symbol = u16::try_from(symbol).expect("symbols are few");
+                alphabet.entry(symbol).extra_bits() as usize
+            };
+            let count = extra(Alphabet::Literals, symbol);
+            text += &number(random(1 << count), count);
+            let distance = far[random(far.len())];
+            text += &distances[distance];
+            let count = extra(Alphabet::Distances, distance);
+            text += &number(random(1 << count), count);
+        }
+    }
+    bits(&[&text, &literals[256]])
+}
+
+#[test]
+fn codes_of_all_kinds() {
+    let mut random = random(1);
+    let before = sample(WINDOW_SIZE, 13);
+    let (mut sound, mut bad) = (0, 0);
+    for round in 0..1500 {
+        let mut stream = [stored(&before), described_block(&mut random)].concat();
+        if round % 3 == 0 {
+            let at = stream.len() - 1 - random((stream.len() - WINDOW_SIZE - 5).min(400));
+            stream[at] ^= 1 << random(8);
+        }
+        let expected = reference(&stream);
+        match expected {
+            Ok(_) => sound += 1,
+            Err(_) => bad += 1,
+        }
+        for (input, output) in [(1 << 20, 1 << 20), (1 + random(60), 1 + random(700))] {
+            let decoded = decode(&stream, input, output, Stop::AtBlocks);
+            assert!(
+                decoded == expected,
+                "round {round}, {input} in, {output} out"
+            );
+        }
+    }
+    assert!(sound > 900 && bad > 100, "{sound} sound, {bad} bad");
 }
 
 #[test]
