@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -274,6 +274,50 @@ fn a_daemon_that_is_killed_over_a_rename_lets_everybody_go() {
     drop(lock);
     mount.start_again(options(&layout));
     assert!(mount.join("base/manifest.json").exists());
+    assert!(mount.unmount().success());
+}
+
+/// Where the kernel passes writes through, they reach the file also when the daemon has ended.
+#[test]
+fn who_kept_a_file_open_over_a_restart_writes_to_no_blob() {
+    if !has(
+        "who_kept_a_file_open_over_a_restart_writes_to_no_blob",
+        &[Need::Fuse],
+    ) {
+        return;
+    }
+    let layout = TestLayout::new();
+    let mut mount = mount(&layout);
+    let session = mount.join("incoming/app");
+    fs::create_dir(&session).expect("there is none");
+    let fill = format!("name=app; {FILL_LAYOUT} fill");
+    let filled = Command::new("bash")
+        .args(["-ec", &fill])
+        .current_dir(&session)
+        .status();
+    assert!(filled.expect("bash can be started").success());
+    let blobs = fs::read_dir(session.join("blobs/sha256")).expect("it is there");
+    let blob = blobs.flatten().next().expect("it has blobs").path();
+    let byte = fs::read(&blob).expect("it is readable")[0];
+    let kept = File::options().write(true).open(&blob);
+    let kept = kept.expect("it is ours");
+    mount.kill();
+    mount.start_again(options(&layout));
+    let is_passed_through = kept.write_at(&[byte], 0).is_ok();
+    let publish = || {
+        let mut mv = Command::new("mv");
+        mv.arg("-T").args([&session, &mount.join("app")]);
+        mv.env("LC_ALL", "C").output().expect("mv can be started")
+    };
+    if is_passed_through {
+        let said = publish().stderr;
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("Device or resource busy"), "{said}");
+    }
+    drop(kept);
+    let output = publish();
+    assert!(output.status.success(), "{output:?}");
+    verify_layout(layout.path());
     assert!(mount.unmount().success());
 }
 

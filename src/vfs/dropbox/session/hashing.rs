@@ -9,6 +9,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
@@ -20,6 +21,13 @@ use crate::store::progress::Unwatched;
 use crate::store::{Blob, Verdicts};
 use crate::vfs::attr::FileKind;
 use crate::vfs::error::Error;
+
+/// How long files that are open for writing are waited for: the kernel tells of a close
+/// a moment after the program was answered.
+pub(super) const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How soon it is looked again.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// `F_SETSIG` of `fcntl(2)`.
 const F_SETSIG: libc::c_int = 10;
@@ -127,6 +135,17 @@ pub(super) fn has_writers(file: BorrowedFd<'_>) -> bool {
         }
         Err(error) => error.raw_os_error() == Some(libc::EAGAIN),
     }
+}
+
+/// Whether anybody still has the file open so when `deadline` has come.
+pub(super) fn keeps_writers(file: BorrowedFd<'_>, deadline: Instant) -> bool {
+    while has_writers(file) {
+        if Instant::now() >= deadline {
+            return true;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    false
 }
 
 #[expect(unsafe_code, reason = "there is no safe way to ask for a lease")]

@@ -8,13 +8,15 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::hashing::{CLOSE_PATIENCE, keeps_writers};
 use super::inode::system;
 use super::tree::Tree;
 use crate::oci::limits::Limit;
@@ -90,6 +92,7 @@ pub(super) fn prepare(
         visited: HashSet::new(),
         own: BTreeMap::new(),
         stored: BTreeMap::new(),
+        deadline: Instant::now() + CLOSE_PATIENCE,
         fault: None,
     };
     let mut entries: Vec<String> = index.texts().map(str::to_owned).collect();
@@ -125,6 +128,8 @@ struct Walk<'a> {
     visited: HashSet<(Digest, String)>,
     own: BTreeMap<Digest, Own>,
     stored: BTreeMap<Digest, StoredBlob>,
+    /// How long those are waited for who can write to a file.
+    deadline: Instant,
     /// The fault that is told, if there are several.
     fault: Option<Error>,
 }
@@ -202,7 +207,7 @@ impl Walk<'_> {
             if size != descriptor.size {
                 return Err(size_error(descriptor, size));
             }
-            return self.verify(digest, file);
+            return self.verify(digest, file, &path);
         }
         match self.writer.hold(digest, descriptor.size) {
             Ok(stored) => {
@@ -218,8 +223,14 @@ impl Walk<'_> {
         }
     }
 
-    /// Sees that a file of the session has the bytes that its name says.
-    fn verify(&mut self, digest: &Digest, file: File) -> Result<(), Error> {
+    /// Sees that a file of the session has the bytes that its name says, and that nobody
+    /// can change them any more: descriptors and mappings for which the kernel passes writes
+    /// through to the file itself outlive the daemon that they are of, and the next knows
+    /// nothing of them.
+    fn verify(&mut self, digest: &Digest, file: File, path: &str) -> Result<(), Error> {
+        if keeps_writers(file.as_fd(), self.deadline) {
+            return Err(Error::in_use(path));
+        }
         let blob = Blob::new(digest.clone(), file.try_clone()?)?;
         self.verdicts.verify(&blob, &Unwatched)?;
         let (digest, size, identity) = (digest.clone(), ReadAt::size(&blob), *blob.identity());

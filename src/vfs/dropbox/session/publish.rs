@@ -11,13 +11,13 @@
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::AtFlags;
 
 use super::Sessions;
 use super::handover::Handover;
-use super::hashing::settled;
+use super::hashing::{CLOSE_PATIENCE, LOOK_AGAIN, settled};
 use super::inode::{Inode, Place, system};
 use super::limits;
 use super::merge::{self, Merge, Own};
@@ -33,13 +33,6 @@ use crate::store::progress::Unwatched;
 use crate::store::verify::Verdict;
 use crate::store::{Blob, ReadAt};
 use crate::vfs::error::Error;
-
-/// How long files that are open for writing are waited for: the kernel tells of a close
-/// a moment after the program was answered.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How soon it is looked again.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A session that was looked at and is right. It is sealed; dropping this opens it again.
 #[derive(Debug)]

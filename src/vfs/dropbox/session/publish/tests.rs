@@ -184,6 +184,33 @@ fn who_renames_is_told_what_the_disk_says() -> Result<(), Fault> {
     trial::assert_failures_are_told(&cases())
 }
 
+/// As somebody can who had it open when the daemon that showed the session ended: the kernel
+/// passes the writes through.
+#[test]
+fn a_file_that_somebody_else_has_open_is_in_use() -> Result<(), Fault> {
+    let mut bench = Bench::real(fill_with_layout)?;
+    let any = fs::read_dir(bench.blobs())?
+        .next()
+        .ok_or("it has blobs")??;
+    let held = File::options().read(true).write(true).open(any.path())?;
+    let refused = bench.publish().expect_err("it is in use");
+    let path = format!("blobs/sha256/{}", any.file_name().display());
+    assert_eq!(refused.to_string(), Error::in_use(&path).to_string());
+    assert_eq!(refused.errno(), libc::EBUSY);
+    assert!(
+        !bench
+            .dir
+            .path()
+            .join("blobs/sha256")
+            .join(any.file_name())
+            .exists()
+    );
+    drop(held);
+    // Who only reads is in nobody's way.
+    let _reader = File::open(any.path())?;
+    Ok(bench.publish()?)
+}
+
 /// Modes of which those of a blob are others.
 fn make_private(blobs: &Path) -> io::Result<()> {
     for file in fs::read_dir(blobs)? {
