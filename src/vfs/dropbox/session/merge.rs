@@ -13,7 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Access, AtFlags, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::hashing::{CLOSE_PATIENCE, keeps_writers};
@@ -22,6 +22,7 @@ use super::tree::Tree;
 use crate::oci::limits::Limit;
 use crate::oci::{Algorithm, Descriptor, Digest, Document, DocumentType, RefName};
 use crate::store::blob::Identity;
+use crate::store::disk::parent;
 use crate::store::layout;
 use crate::store::layout::index::draft::{Draft, named};
 use crate::store::layout::writer::{self, BlobWriter, StoredBlob};
@@ -37,7 +38,8 @@ pub(super) struct Own {
     /// Which file it was, in which state, when its digest was found to be right.
     pub(super) identity: Identity,
     pub(super) file: File,
-    /// Its bytes once more, if the file has other names too and cannot be shared.
+    /// Its bytes once more, if the file cannot be shared: it has other names too, or has one
+    /// that cannot be taken away.
     pub(super) copy: Option<BlobWriter>,
 }
 
@@ -240,7 +242,7 @@ impl Walk<'_> {
             return Ok(());
         }
         // What takes long is done now, not while directories are locked.
-        let copy = match has_one_name(&file) {
+        let copy = match has_one_name(&file) && self.can_take(path) {
             true => {
                 file.sync_all()?;
                 None
@@ -256,6 +258,13 @@ impl Walk<'_> {
         };
         self.own.insert(digest, own);
         Ok(())
+    }
+
+    /// Whether the name of a file can be taken away, as that of one that is shared must be.
+    fn can_take(&self, path: &str) -> bool {
+        let access = Access::WRITE_OK | Access::EXEC_OK;
+        let directory = parent(path);
+        rustix::fs::accessat(self.tree.root_fd(), directory, access, AtFlags::EACCESS).is_ok()
     }
 
     fn copy(&self, mut file: &File) -> Result<BlobWriter, Error> {

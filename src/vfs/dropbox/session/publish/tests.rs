@@ -60,9 +60,10 @@ impl Bench {
         fill: fn(&Path) -> io::Result<()>,
     ) -> Result<Self, Fault> {
         let sessions = open(dir.path(), writer, verdicts)?;
+        let of_thread = dir.path().metadata()?;
         let caller = Caller {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
+            uid: of_thread.uid(),
+            gid: of_thread.gid(),
             pid: 0,
         };
         sessions.make(&caller, JOB, 0o755)?;
@@ -209,6 +210,48 @@ fn a_file_that_somebody_else_has_open_is_in_use() -> Result<(), Fault> {
     // Who only reads is in nobody's way.
     let _reader = File::open(any.path())?;
     Ok(bench.publish()?)
+}
+
+/// Lets this thread alone, and what it starts, be another user who may do no more than any.
+#[expect(unsafe_code, reason = "the safe way is that of the whole process")]
+fn become_plain_user() -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    // SAFETY: it takes a number and touches no memory.
+    unsafe { libc::setfsuid(1000) };
+    let dir = tempfile::tempdir()?;
+    assert_eq!(dir.path().metadata()?.uid(), 1000);
+    Ok(())
+}
+
+/// Where the name of a file cannot be taken away, the layout gets another file.
+#[test]
+fn files_in_a_directory_that_cannot_be_written_to_are_copied() -> Result<(), Fault> {
+    let work = || -> Result<(), String> {
+        become_plain_user().map_err(|error| error.to_string())?;
+        publish_from_read_only().map_err(|error| error.to_string())
+    };
+    let worker = std::thread::spawn(work);
+    Ok(worker.join().expect("no panic")?)
+}
+
+fn publish_from_read_only() -> Result<(), Fault> {
+    let mut bench = Bench::real(fill_with_layout)?;
+    let ours = bench.blobs();
+    fs::set_permissions(&ours, Permissions::from_mode(0o555))?;
+    let before: Vec<u64> = numbers(&ours)?;
+    bench.publish()?;
+    assert_eq!(numbers(&ours)?, before);
+    let theirs = numbers(&bench.dir.path().join("blobs/sha256"))?;
+    assert!(theirs.len() >= before.len() && theirs.iter().all(|number| !before.contains(number)));
+    fs::set_permissions(&ours, Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
+    let files = fs::read_dir(directory)?;
+    files.map(|file| Ok(file?.metadata()?.ino())).collect()
 }
 
 /// Modes of which those of a blob are others.
