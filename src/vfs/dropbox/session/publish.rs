@@ -197,10 +197,9 @@ impl Sessions {
         let handover = Handover::begin(tree, &own, self.layout.owner()?)?;
         let mut adopted = Vec::with_capacity(own.len());
         let taken = self.adopt(tree, &own, &handover, &mut adopted);
-        if taken.is_err() {
-            handover.give_back(&own, adopted.len());
+        if taken.is_ok() || handover.give_back(tree) {
+            handover.end(tree);
         }
-        handover.end(tree);
         // Whether they are there or here now.
         own.iter().for_each(|own| self.know_again(own));
         taken?;

@@ -412,15 +412,11 @@ fn files_on_their_way_when_the_daemon_was_killed() -> Result<(), Fault> {
     for name in ["handed over", "named", "lent", "not reached", "of its own"] {
         let (digest, file) = (digest(name), digest(name).encoded().to_owned());
         fs::write(ours.join(&file), name)?;
-        fs::set_permissions(ours.join(&file), Permissions::from_mode(0o600))?;
-        note += &format!(
-            "{digest} {} {} 600\n",
-            bench.tree.owner()?.0,
-            bench.tree.owner()?.1
-        );
-        if !["not reached", "of its own"].contains(&name) {
-            fs::set_permissions(ours.join(&file), Permissions::from_mode(0o644))?;
-        }
+        let (uid, gid) = bench.tree.owner()?;
+        let number = fs::metadata(ours.join(&file))?.ino();
+        note += &format!("{digest} {number} {uid} {gid} 600\n");
+        let mode = if name == "not reached" { 0o640 } else { 0o644 };
+        fs::set_permissions(ours.join(&file), Permissions::from_mode(mode))?;
         match name {
             "named" => {
                 fs::hard_link(ours.join(&file), theirs.join(&file))?;
@@ -428,15 +424,17 @@ fn files_on_their_way_when_the_daemon_was_killed() -> Result<(), Fault> {
                 fs::write(place.join("hidden").join(digest.as_str()), "")?;
             }
             "lent" => fs::rename(ours.join(&file), theirs.join(&file))?,
-            // The layout has the same in another file.
+            // Made anew, and the layout has the same in another file.
             "of its own" => {
                 fs::write(theirs.join(&file), name)?;
-                fs::hard_link(ours.join(&file), place.join("tree/second-name"))?;
+                fs::write(ours.join("new"), name)?;
+                fs::rename(ours.join("new"), ours.join(&file))?;
             }
             _ => {}
         }
     }
-    fs::write(place.join("handed"), note + "sha256:cut")?;
+    let note = [note.as_bytes(), b"sha256:cut\xff"].concat();
+    fs::write(place.join("handed"), note)?;
     let Bench {
         sessions,
         tree,
@@ -456,8 +454,8 @@ fn files_on_their_way_when_the_daemon_was_killed() -> Result<(), Fault> {
         ("handed over", Some((0o600, 1)), None),
         ("named", None, Some((0o644, 1))),
         ("lent", None, Some((0o644, 1))),
-        ("not reached", Some((0o600, 1)), None),
-        ("of its own", Some((0o600, 2)), Some((0o644, 1))),
+        ("not reached", Some((0o640, 1)), None),
+        ("of its own", Some((0o644, 1)), Some((0o644, 1))),
     ] {
         let file = digest(name).encoded().to_owned();
         assert_eq!(mode(ours.join(&file)).ok(), here, "{name}");
