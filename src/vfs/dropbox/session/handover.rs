@@ -297,10 +297,23 @@ fn lend_what_was_taken(
         };
         if is_taken {
             lender::show(place, &digest)?;
-            rustix::fs::unlinkat(directory, &name, AtFlags::empty()).map_err(system)?;
+            take_name(directory, &name).map_err(system)?;
         }
     }
     Ok(())
+}
+
+/// Takes a name away, also where the mode of the directory is against that.
+fn take_name(directory: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    let take = || rustix::fs::unlinkat(directory, name, AtFlags::empty());
+    match take() {
+        Err(Errno::ACCESS) => {}
+        other => return other,
+    }
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(directory)?.st_mode & 0o7777);
+    rustix::fs::fchmod(directory, mode | Mode::WUSR | Mode::XUSR)?;
+    let taken = take();
+    rustix::fs::fchmod(directory, mode).and(taken)
 }
 
 #[cfg(test)]

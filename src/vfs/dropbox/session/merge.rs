@@ -360,6 +360,6 @@ pub(super) fn list(root: &OwnedFd, path: &str) -> Result<Vec<String>, Error> {
 }
 
 /// Whether a file has one name and no more, so that it may be shared with the layout.
-fn has_one_name(file: &File) -> bool {
+pub(super) fn has_one_name(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.nlink() == 1)
 }

@@ -28,7 +28,7 @@ use crate::pack::{self, PackOptions};
 use crate::store::blob::Identity;
 use crate::store::layout::index::draft::named;
 use crate::store::layout::refs;
-use crate::store::layout::writer::{SealedBlob, StoredBlob};
+use crate::store::layout::writer::{self, SealedBlob, StoredBlob};
 use crate::store::progress::Unwatched;
 use crate::store::verify::Verdict;
 use crate::store::{Blob, ReadAt};
@@ -196,7 +196,9 @@ impl Sessions {
         }
         let handover = Handover::begin(tree, &own, self.layout.owner()?)?;
         let mut adopted = Vec::with_capacity(own.len());
-        let taken = self.adopt(tree, &own, &handover, &mut adopted);
+        let added = self.adopt(&own, &handover, &mut adopted);
+        // Also where others were not: each can be written to by the name that it has here.
+        let taken = lend_all(tree, &own[..adopted.len()]).and(added);
         if taken.is_ok() || handover.give_back(tree) {
             handover.end(tree);
         }
@@ -207,10 +209,10 @@ impl Sessions {
         Ok(stored)
     }
 
-    /// Takes files of a session for the layout, as far as that goes well.
+    /// Takes files of a session for the layout, as far as that goes well: all of their names
+    /// there are durable before the first one here is taken away.
     fn adopt(
         &self,
-        tree: &Arc<Tree>,
         own: &[Own],
         handover: &Handover,
         adopted: &mut Vec<StoredBlob>,
@@ -220,11 +222,12 @@ impl Sessions {
             handover.hand_over(&own.file)?;
         }
         let mut adoption = self.writer().adoption();
-        for own in own {
+        let added = own.iter().try_for_each(|own| -> Result<(), writer::Error> {
             adopted.push(adoption.add(&own.file, &own.digest, own.size)?);
-            lend(tree, own)?;
-        }
-        Ok(adoption.finish()?)
+            Ok(())
+        });
+        let finished = adoption.finish();
+        Ok(added.and(finished)?)
     }
 
     /// Takes the verdict on a file for that on the same file with another owner, another
@@ -245,6 +248,23 @@ impl Sessions {
             self.verdicts.record(&blob, &Verdict::Sound);
         }
     }
+}
+
+/// Makes the files of a session that the layout has taken such that are lent. One that
+/// cannot be is in both, so the session stays sealed.
+fn lend_all(tree: &Arc<Tree>, own: &[Own]) -> Result<(), Error> {
+    let mut all_lent = Ok(());
+    for own in own {
+        // What hinders it once need not do so twice.
+        let lent = lend(tree, own).or_else(|_| lend(tree, own));
+        // The layout may have another file, or a copy.
+        if lent.is_err() && !merge::has_one_name(&own.file) {
+            log::error!("{} stays in a session, which stays sealed", own.digest);
+            tree.seal_for_good();
+        }
+        all_lent = all_lent.and(lent);
+    }
+    all_lent
 }
 
 /// Makes a file of a session that the layout has taken one that is lent.

@@ -49,6 +49,8 @@ pub(super) enum Phase {
     Open,
     /// It is being published: it is only read.
     Sealed,
+    /// A file of it is the layout's too, and it is only read until the next start.
+    SealedForGood,
     /// It was published or removed.
     Gone,
 }
@@ -202,7 +204,7 @@ impl Tree {
         let gate = self.gate.read();
         match *gate {
             Phase::Gone => Err(Error::Stale),
-            Phase::Open | Phase::Sealed => Ok(gate),
+            Phase::Open | Phase::Sealed | Phase::SealedForGood => Ok(gate),
         }
     }
 
@@ -249,6 +251,11 @@ impl Tree {
         if *gate == Phase::Sealed {
             *gate = Phase::Open;
         }
+    }
+
+    /// Lets a sealed session not be opened again.
+    pub(super) fn seal_for_good(&self) {
+        *self.gate.write() = Phase::SealedForGood;
     }
 
     /// Ends the session.
@@ -440,7 +447,7 @@ impl Tree {
 fn allowed(phase: Phase) -> Result<(), Error> {
     match phase {
         Phase::Open => Ok(()),
-        Phase::Sealed => Err(Error::Busy),
+        Phase::Sealed | Phase::SealedForGood => Err(Error::Busy),
         Phase::Gone => Err(Error::Stale),
     }
 }

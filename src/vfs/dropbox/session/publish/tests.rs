@@ -225,15 +225,18 @@ fn become_plain_user() -> io::Result<()> {
     Ok(())
 }
 
+fn as_plain_user(test: fn() -> Result<(), Fault>) -> Result<(), Fault> {
+    let work = move || -> Result<(), String> {
+        become_plain_user().map_err(|error| error.to_string())?;
+        test().map_err(|error| error.to_string())
+    };
+    Ok(std::thread::spawn(work).join().expect("no panic")?)
+}
+
 /// Where the name of a file cannot be taken away, the layout gets another file.
 #[test]
 fn files_in_a_directory_that_cannot_be_written_to_are_copied() -> Result<(), Fault> {
-    let work = || -> Result<(), String> {
-        become_plain_user().map_err(|error| error.to_string())?;
-        publish_from_read_only().map_err(|error| error.to_string())
-    };
-    let worker = std::thread::spawn(work);
-    Ok(worker.join().expect("no panic")?)
+    as_plain_user(publish_from_read_only)
 }
 
 fn publish_from_read_only() -> Result<(), Fault> {
@@ -246,6 +249,96 @@ fn publish_from_read_only() -> Result<(), Fault> {
     let theirs = numbers(&bench.dir.path().join("blobs/sha256"))?;
     assert!(theirs.len() >= before.len() && theirs.iter().all(|number| !before.contains(number)));
     fs::set_permissions(&ours, Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Nobody goes on with a session of which a file is in the layout too; the next start takes
+/// the name away.
+#[test]
+fn a_session_stays_sealed_where_a_name_stays() -> Result<(), Fault> {
+    as_plain_user(leave_names)
+}
+
+fn leave_names() -> Result<(), Fault> {
+    let bench = Bench::real(fill_with_layout)?;
+    let (ours, theirs) = (bench.blobs(), bench.dir.path().join("blobs/sha256"));
+    make_private(&ours)?;
+    let ready = bench
+        .sessions
+        .prepare(&bench.tree, &bench.name, COMPRESSION)?;
+    let Content::Layout(merge) = &ready.content else {
+        return Err("it is a layout".into());
+    };
+    let own = merge.own.iter().filter(|own| own.copy.is_none());
+    let own: Vec<Digest> = own.map(|own| own.digest.clone()).collect();
+    fs::set_permissions(&ours, Permissions::from_mode(0o555))?;
+    let refused = bench.sessions.bring_in(ready).expect_err("names stay");
+    assert_eq!(refused.errno(), libc::EACCES);
+    assert!(matches!(bench.tree.change(), Err(Error::Busy)));
+    assert!(matches!(bench.tree.seal(), Err(Error::Busy)));
+    let facts = |digest: &Digest| -> io::Result<(u32, u64, u64)> {
+        let blob = fs::metadata(theirs.join(digest.encoded()))?;
+        Ok((blob.mode() & 0o777, blob.nlink(), blob.ino()))
+    };
+    for digest in &own {
+        let file = fs::metadata(ours.join(digest.encoded()))?;
+        assert_eq!(facts(digest)?, (0o644, 2, file.ino()), "{digest}");
+    }
+    let Bench {
+        sessions,
+        tree,
+        dir,
+        ..
+    } = bench;
+    drop((sessions, tree));
+    let verdicts = Arc::new(Verdicts::new(None));
+    let writer = LayoutWriter::open(&Layout::open(dir.path(), &[])?, verdicts.clone())?;
+    let sessions = open(dir.path(), writer, verdicts)?;
+    let tree = sessions.tree(JOB).ok_or("it is shown")?;
+    assert!(tree.change().is_ok());
+    assert_eq!(fs::metadata(&ours)?.mode() & 0o777, 0o555);
+    for digest in &own {
+        assert!(!ours.join(digest.encoded()).exists(), "{digest}");
+        let (mode, names, _) = facts(digest)?;
+        assert_eq!((mode, names), (0o644, 1), "{digest}");
+    }
+    fs::set_permissions(&ours, Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// What a file was is known until it is that again.
+#[test]
+fn files_that_cannot_be_given_back_are_given_back_later() -> Result<(), Fault> {
+    as_plain_user(give_back_later)
+}
+
+fn give_back_later() -> Result<(), Fault> {
+    let bench = Bench::real(fill_with_layout)?;
+    let (ours, theirs) = (bench.blobs(), bench.dir.path().join("blobs/sha256"));
+    let note = bench.dir.path().join(".ocifs/sessions/job/handed");
+    make_private(&ours)?;
+    for (mode, is_back) in [(0o000, false), (0o755, true)] {
+        let ready = bench
+            .sessions
+            .prepare(&bench.tree, &bench.name, COMPRESSION)?;
+        let Content::Layout(merge) = &ready.content else {
+            return Err("it is a layout".into());
+        };
+        let first = merge.own.iter().find(|own| own.copy.is_none());
+        let first = first.ok_or("some are taken as they are")?;
+        // That cannot have its name.
+        fs::create_dir_all(theirs.join(first.digest.encoded()))?;
+        fs::set_permissions(&ours, Permissions::from_mode(mode))?;
+        assert!(bench.sessions.bring_in(ready).is_err(), "{mode:o}");
+        fs::set_permissions(&ours, Permissions::from_mode(0o755))?;
+        let modes = modes(&ours)?;
+        assert_eq!(
+            modes.iter().all(|mode| *mode == 0o600),
+            is_back,
+            "{modes:?}"
+        );
+        assert_eq!(note.exists(), !is_back, "{mode:o}");
+    }
     Ok(())
 }
 
@@ -462,6 +555,38 @@ fn files_on_their_way_when_the_daemon_was_killed() -> Result<(), Fault> {
         assert_eq!(mode(theirs.join(&file)).ok(), there, "{name}");
     }
     assert!(!place.join("handed").exists() && is_empty(&place.join("hidden"))?);
+    Ok(())
+}
+
+/// As long as it cannot be seen what the layout has, nobody can go on with a session.
+#[test]
+fn a_session_is_not_shown_where_the_layout_cannot_be_looked_at() -> Result<(), Fault> {
+    as_plain_user(hide_layout)
+}
+
+fn hide_layout() -> Result<(), Fault> {
+    let bench = Bench::real(|tree| fs::create_dir_all(tree.join("blobs/sha256")))?;
+    let digest = Digest::of(b"named");
+    let ours = bench.blobs().join(digest.encoded());
+    let theirs = bench.dir.path().join("blobs/sha256");
+    fs::create_dir_all(&theirs)?;
+    fs::write(&ours, "named")?;
+    fs::hard_link(&ours, theirs.join(digest.encoded()))?;
+    let Bench {
+        sessions,
+        tree,
+        dir,
+        ..
+    } = bench;
+    drop((sessions, tree));
+    for (mode, is_shown) in [(0o000, false), (0o755, true)] {
+        fs::set_permissions(&theirs, Permissions::from_mode(mode))?;
+        let verdicts = Arc::new(Verdicts::new(None));
+        let writer = LayoutWriter::open(&Layout::open(dir.path(), &[])?, verdicts.clone())?;
+        let sessions = open(dir.path(), writer, verdicts)?;
+        assert_eq!(sessions.tree(JOB).is_some(), is_shown, "{mode:o}");
+        assert_eq!(ours.exists(), !is_shown, "{mode:o}");
+    }
     Ok(())
 }
 
