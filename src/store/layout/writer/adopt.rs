@@ -34,7 +34,8 @@ impl Adoption<'_> {
     /// Publishes a file whose bytes are known to have `digest` and `size`, and which nobody
     /// can write to any more: the layout gets a further name of it, or where there can be
     /// none, a copy. The blob may have been there before: then that file stays, unless it
-    /// is damaged. It may be named by an index when [`Adoption::finish`] has returned.
+    /// is damaged. It may be named by an index when [`Adoption::finish`] has returned. A
+    /// verdict on it is for who adds it to record: more may be done to the file before that.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::DigestMismatch`] if a copy shows that the bytes have changed.
@@ -51,9 +52,7 @@ impl Adoption<'_> {
         match writer.link(file, &path) {
             Ok(linked) => {
                 self.directories.insert(directory.to_owned());
-                let blob = StoredBlob::new(digest.clone(), size, linked);
-                writer.remember(&blob);
-                Ok(blob)
+                Ok(StoredBlob::new(digest.clone(), size, linked))
             }
             Err(error) if cannot_share(&error) => {
                 log::debug!("{path} is copied: {error}");

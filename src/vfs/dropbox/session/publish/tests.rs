@@ -457,6 +457,24 @@ fn what_was_read_once_is_known_when_it_is_tried_again() -> Result<(), Fault> {
     Ok(())
 }
 
+/// The verdict on a file that the layout takes is recorded when its name in the session has
+/// gone, and not before: that would be one more, on a state that does not last.
+#[test]
+fn a_file_that_is_added_is_not_remembered_yet() -> Result<(), Fault> {
+    let bench = Bench::real(|_| Ok(()))?;
+    let path = bench.dir.path().join("file");
+    fs::write(&path, "bytes")?;
+    let (file, digest) = (File::open(&path)?, Digest::of(b"bytes"));
+    let mut adoption = bench.sessions.writer().adoption();
+    adoption.add(&file, &digest, 5)?;
+    adoption.finish()?;
+    assert_eq!(
+        bench.sessions.verdicts.find(&Blob::new(digest, file)?),
+        None
+    );
+    Ok(())
+}
+
 /// What the layout has of an image is read when that is packed: bringing it in reads nothing.
 #[test]
 fn an_image_that_is_there_is_looked_at_before_it_is_brought_in() -> Result<(), Fault> {
