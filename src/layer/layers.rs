@@ -170,6 +170,22 @@ impl Layers {
         }
     }
 
+    /// Returns once [`Self::open`] need not wait for a layer, or when that has failed. Passes
+    /// nothing that anybody has asked for.
+    pub fn make_ready(&self, blob: &Arc<Blob>) {
+        if let Ok(None) = self.find_sound(blob) {
+            self.queue.run_behind(blob, Task::Pass);
+        }
+    }
+
+    /// Returns once [`Self::verify`] need not wait for a blob, or when that has failed. Passes
+    /// nothing that anybody has asked for.
+    pub fn make_verdict_ready(&self, blob: &Arc<Blob>) {
+        if self.shared.verdict(blob).is_none() {
+            self.queue.run_behind(blob, Task::Hash);
+        }
+    }
+
     /// Returns once the stored bytes of a blob are known to be right; has them hashed, in
     /// turn with the passes, if nobody has.
     ///

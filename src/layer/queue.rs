@@ -148,7 +148,7 @@ impl Job {
     }
 }
 
-/// Whether whoever asks for a job waits for it.
+/// Whether whoever asks for a job is kept from something else until it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asker {
     Waits,
@@ -232,6 +232,14 @@ impl Queue {
     pub(super) fn hash(self: &Arc<Self>, blob: &Arc<Blob>) -> Result<(), Error> {
         let job = self.enqueue(blob, Task::Hash, Asker::Waits)?;
         self.wait(&job).map(drop)
+    }
+
+    /// Has `task` done with `blob` behind what was asked for before, and waits for that. Its
+    /// failure is found where that of every pass is.
+    pub(super) fn run_behind(self: &Arc<Self>, blob: &Arc<Blob>, task: Task) {
+        if let Ok(job) = self.enqueue(blob, task, Asker::GoesOn) {
+            let (Ok(_) | Err(_)) = self.wait(&job);
+        }
     }
 
     /// As [`Self::run`], and waits for what is left to do after it as well. Says how long

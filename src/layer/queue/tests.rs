@@ -147,6 +147,38 @@ fn what_somebody_waits_for_passes_what_nobody_does() -> TestResult {
     Ok(())
 }
 
+/// As all layers are made ready before somebody asks for one.
+#[test]
+fn what_keeps_nobody_waiting_passes_nothing() -> TestResult {
+    let setting = setting(&["a", "b", "ahead", "eager", "ahead too", "awaited"])?;
+    let (queue, blobs) = (&setting.queue, &setting.blobs);
+    for running in &blobs[..AT_ONCE] {
+        queue.enqueue(running, Task::Pass, Asker::Waits)?;
+        setting.begun.recv()?;
+    }
+    queue.request(&blobs[2], Task::Pass);
+    let (is_waiting, order) = thread::scope(|scope| -> Result<_, Box<dyn std::error::Error>> {
+        let eager = scope.spawn(|| queue.run_behind(&blobs[3], Task::Pass));
+        setting.wait_for(4);
+        queue.request(&blobs[4], Task::Pass);
+        queue.enqueue(&blobs[5], Task::Pass, Asker::Waits)?;
+        let (mut order, is_waiting) = (Vec::new(), !eager.is_finished());
+        for _ in AT_ONCE..blobs.len() {
+            setting.go.send(())?;
+            let (_, digest) = setting.begun.recv()?;
+            order.push(blobs.iter().position(|blob| *blob.digest() == digest));
+        }
+        for _ in 0..AT_ONCE {
+            setting.go.send(())?;
+        }
+        Ok((is_waiting, order))
+    })?;
+    assert!(is_waiting, "it is not done yet");
+    assert_eq!(order, [5, 2, 3, 4].map(Some));
+    queue.wait_idle();
+    Ok(())
+}
+
 #[test]
 fn all_who_ask_for_the_same_share_one_pass() -> TestResult {
     const ASKERS: usize = 8;

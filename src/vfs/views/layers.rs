@@ -160,7 +160,7 @@ fn raw_file(views: &Arc<Views>, number: &str, descriptor: &Descriptor) -> Child 
 }
 
 /// Makes the first pass over every layer that the index leads to, one after the other;
-/// ends early when the layers are shut down. What is wrong with one is noted where
+/// ends early when the layers are shut down. What anybody asks for goes first. What is wrong with one is noted where
 /// opening it would note it.
 pub(super) fn index_all(views: &Arc<Views>) {
     let reachable = views.reachable.get(views);
@@ -177,6 +177,7 @@ pub(super) fn index_all(views: &Arc<Views>) {
                 continue;
             }
             let source = LayerSource::new(views, layer, diff_ids.get(at).cloned());
+            source.make_ready();
             let opened = views.faults().judge(&source.subject(), source.layer());
             if matches!(opened, Err(Error::ShutDown)) {
                 return;

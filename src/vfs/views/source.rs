@@ -6,7 +6,7 @@ use super::Views;
 use super::documents::open_sized;
 use super::faults::{claim, subject};
 use super::xattr::Xattrs;
-use crate::layer::Layer;
+use crate::layer::{Layer, Layers};
 use crate::oci::media_type::Kind;
 use crate::oci::{Descriptor, DiffId, LayerCompression};
 use crate::store::{Blob, ReadAt};
@@ -111,14 +111,23 @@ impl LayerSource {
     /// Has the first pass made soon, if the layer is there and not known yet; one that can
     /// have none is hashed.
     pub(super) fn request(&self) {
+        self.ask(Layers::request, Layers::request_verdict);
+    }
+
+    /// Has made what [`Self::layer`] waits for, behind what anybody has asked for, and waits
+    /// for that.
+    pub(super) fn make_ready(&self) {
+        self.ask(Layers::make_ready, Layers::make_verdict_ready);
+    }
+
+    /// Asks for a pass if there can be one, else for a verdict.
+    fn ask(&self, pass: fn(&Layers, &Arc<Blob>), verdict: fn(&Layers, &Arc<Blob>)) {
         let Ok(blob) = open_sized(&**self.views.blobs(), &self.descriptor).map(Arc::new) else {
             return;
         };
-        if self.is_encrypted() || Compression::of(&*blob).is_err() {
-            self.views.layers().request_verdict(&blob);
-        } else {
-            self.views.layers().request(&blob);
-        }
+        let has_none = self.is_encrypted() || Compression::of(&*blob).is_err();
+        let ask = if has_none { verdict } else { pass };
+        ask(self.views.layers(), &blob);
     }
 
     /// The blob, and how it is compressed. The order of the checks is that of precedence
