@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::common::{
     MountOptions, Need, Random, TestLayout, TestMount, has, run_ok, verify_layout,
 };
-use crate::failing_disk::Failing;
+use crate::injections::{FILL_LAYOUT, Failing};
 use crate::patience::until;
 use crate::ward::in_time;
 
@@ -46,21 +46,6 @@ number=0
 name=$prefix-$number
 next() { number=$((number + 1)); name=$prefix-$number; }
 session() { mkdir "$mnt/incoming/$name" && cd "$mnt/incoming/$name"; }
-"#;
-
-/// Makes an artifact in a layout, and leaves it.
-pub(crate) const FILL_LAYOUT: &str = r#"
-add() { sum=$(printf %s "$1" | sha256sum) && sum=${sum%% *} && printf %s "$1" >"blobs/sha256/$sum"; }
-pointer() { printf '{"mediaType":"%s","digest":"sha256:%s","size":%s}' "$1" "$sum" "${#2}"; }
-fill() {
-    mkdir -p blobs/sha256 && add "content of $name" || return
-    blob=$(pointer application/octet-stream "content of $name")
-    manifest="{\"schemaVersion\":2,\"mediaType\":\"$type\",\"config\":$blob,\"layers\":[$blob]}"
-    add "$manifest" || return
-    printf '{"schemaVersion":2,"manifests":[%s]}' "$(pointer $type "$manifest")" >index.json &&
-        printf '{"imageLayoutVersion":"1.0.0"}' >oci-layout && cd /
-}
-type=application/vnd.oci.image.manifest.v1+json
 "#;
 
 /// One writer after the other of these: each does the same again and again until that

@@ -22,6 +22,7 @@ mod hostile_layout;
 mod hostile_stream;
 mod hostile_trees;
 mod image;
+mod injections;
 mod killed;
 mod life;
 mod lost_refs;
