@@ -58,7 +58,8 @@ pub(crate) struct Arguments {
     /// Stay in front until the mount ends.
     #[arg(short, long)]
     foreground: bool,
-    /// Accept no writing at all.
+    /// Accept no writing at all; then what was walked through once is walked through again
+    /// at the speed of a disk.
     #[arg(long)]
     read_only: bool,
     /// Let refs be replaced and removed.

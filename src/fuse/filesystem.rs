@@ -11,15 +11,15 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::passthrough::Passthrough;
 use super::replies::refuse;
-use super::{FuseAdapter, Permissions, caller, convert, guard, replies};
+use super::{Access, FuseAdapter, Permissions, caller, convert, guard, replies};
 use crate::vfs::writable::{AttrChange, Holder, NewNode, Removal};
 use crate::vfs::{Caller, Error, Handle, Ino, Patience, Vfs};
 
@@ -67,6 +67,9 @@ impl Filesystem for FuseAdapter {
         // 1 lets the layout be on a plain file system and overlayfs sit on the mount.
         self.passthrough
             .offer(offered && config.set_max_stack_depth(1).is_ok());
+        let can_do_without = InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+        self.lists_unopened =
+            self.access == Access::ReadOnly && config.add_capabilities(can_do_without).is_ok();
         // Where the kernel offers less, what it offers is taken.
         let (Ok(_) | Err(_)) = config.set_max_write(MAX_WRITE);
         if let Err(most) = config.set_max_readahead(MAX_WRITE) {
@@ -475,6 +478,9 @@ impl Filesystem for FuseAdapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let _turn = self.crew.take();
+        if self.lists_unopened {
+            return reply.error(Errno::ENOSYS);
+        }
         let ino = Ino(ino.0);
         if self.holds(|vfs| vfs.would_wait_inside(ino)) {
             return self.wait(ino, move |vfs, _| replies::open_dir(vfs, ino, reply));
@@ -491,13 +497,14 @@ impl Filesystem for FuseAdapter {
         reply: ReplyDirectory,
     ) {
         let _turn = self.crew.take();
-        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        let (ino, at) = (Ino(ino.0), self.position(fh, offset));
         if self.holds(|vfs| vfs.would_wait_inside(ino)) {
+            let unopened = self.unopened.clone();
             return self.wait(ino, move |vfs, _| {
-                replies::read_dir(vfs, ino, handle, offset, reply);
+                replies::read_dir(vfs, &unopened, (ino, at), reply);
             });
         }
-        guard(|| replies::read_dir(&self.vfs, ino, handle, offset, reply));
+        guard(|| replies::read_dir(&self.vfs, &self.unopened, (ino, at), reply));
     }
 
     fn readdirplus(
@@ -509,13 +516,14 @@ impl Filesystem for FuseAdapter {
         reply: ReplyDirectoryPlus,
     ) {
         let _turn = self.crew.take();
-        let (ino, handle) = (Ino(ino.0), Handle(fh.0));
+        let (ino, at) = (Ino(ino.0), self.position(fh, offset));
         if self.holds(|vfs| vfs.would_wait_inside(ino)) {
+            let unopened = self.unopened.clone();
             return self.wait(ino, move |vfs, _| {
-                replies::read_dir_plus(vfs, ino, handle, offset, reply);
+                replies::read_dir_plus(vfs, &unopened, (ino, at), reply);
             });
         }
-        guard(|| replies::read_dir_plus(&self.vfs, ino, handle, offset, reply));
+        guard(|| replies::read_dir_plus(&self.vfs, &self.unopened, (ino, at), reply));
     }
 
     fn releasedir(

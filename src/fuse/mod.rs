@@ -11,7 +11,8 @@
 //!   holds either until it is answered, the thread that sends it cannot even be killed, and
 //!   keeps the device open for ever. So names that may change have no lifetime and need no
 //!   notice, and nothing is stored that somebody may be reading ([`early`]).
-//! - ENOSYS would be remembered by the kernel for the whole mount and is never answered.
+//! - ENOSYS is remembered by the kernel for the whole mount. It is answered to `opendir` of a
+//!   mount that is only read, and to nothing else ([`unopened`]).
 //! - A handler that panics must not end the mount: the panic is caught, and the reply
 //!   that is dropped by it answers EIO.
 
@@ -25,6 +26,7 @@ mod pages;
 mod passthrough;
 mod replies;
 mod session;
+mod unopened;
 mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,8 +38,9 @@ use self::crew::Crew;
 use self::early::Early;
 use self::pages::Pages;
 use self::passthrough::Passthrough;
+use self::unopened::{Position, Unopened};
 use self::waiting::Waiting;
-use crate::vfs::{Ino, Vfs};
+use crate::vfs::{Handle, Ino, Vfs};
 
 /// Who may read what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,16 +63,23 @@ pub(crate) struct FuseAdapter {
     opening: Arc<Waiting>,
     pages: Pages,
     permissions: Permissions,
+    access: Access,
+    /// Whether the kernel lists directories without opening them.
+    lists_unopened: bool,
+    unopened: Arc<Unopened>,
 }
 
 impl FuseAdapter {
-    fn new(vfs: Arc<Vfs>, permissions: Permissions, threads: usize) -> Self {
+    fn new(vfs: Arc<Vfs>, options: &MountOptions) -> Self {
         Self {
             vfs,
-            permissions,
+            permissions: options.permissions(),
+            access: options.access,
+            lists_unopened: false,
+            unopened: Arc::default(),
             passthrough: Arc::default(),
             early: Arc::default(),
-            crew: Arc::new(Crew::new(threads)),
+            crew: Arc::new(Crew::new(options.threads())),
             waiting: Arc::default(),
             opening: Arc::default(),
             pages: Pages::default(),
@@ -82,6 +92,12 @@ impl FuseAdapter {
             return self.wait(ino, answer);
         }
         guard(|| answer(&self.vfs, &self.passthrough));
+    }
+
+    /// Where a listing goes on for which the kernel sends these.
+    fn position(&self, handle: fuser::FileHandle, offset: u64) -> Position {
+        let handle = (!self.lists_unopened).then_some(Handle(handle.0));
+        Position { handle, offset }
     }
 
     /// Whether that is so. If the question panics, the answer is left to find out.

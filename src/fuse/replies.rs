@@ -14,6 +14,7 @@ use fuser::{
 
 use super::convert::{GENERATION, errno, file_attr, file_type};
 use super::passthrough::{Content, Mode, Passthrough};
+use super::unopened::{Position, Unopened};
 use crate::vfs::{
     Attr, Caching, Child, CreatedEntry, Entry, Error, Handle, Ino, Listing, OpenFile, Patience, Vfs,
 };
@@ -158,11 +159,8 @@ pub(super) fn create(
 /// and those when it is closed, are all that a later walk of a tree costs. The second walk
 /// asks for the attributes of each directory as well, whatever their lifetime: having listed
 /// it, the kernel takes its access time for another one, unless all of the mount is
-/// read-only.
-///
-/// The kernel could be told to do without, by ENOSYS; but for the whole mount, and then a
-/// directory that changes could not be listed as it was at one moment, nor could opening
-/// one wait or fail.
+/// read-only: there directories are not opened at all ([`super::unopened`]). Where names are
+/// removed by those who list them, a listing is safe only in a directory that is open.
 pub(super) fn open_dir(vfs: &Vfs, ino: Ino, reply: ReplyOpen) {
     match vfs.open_dir(ino) {
         Ok((handle, caching)) => {
@@ -180,52 +178,69 @@ pub(super) fn open_dir(vfs: &Vfs, ino: Ino, reply: ReplyOpen) {
 
 pub(super) fn read_dir(
     vfs: &Vfs,
-    ino: Ino,
-    handle: Handle,
-    offset: u64,
+    unopened: &Unopened,
+    (ino, at): (Ino, Position),
     mut reply: ReplyDirectory,
 ) {
-    let listing = match vfs.listing(handle, offset == 0) {
-        Ok(listing) => listing,
+    let part = match at.part(vfs, ino) {
+        Ok(part) => part,
         Err(error) => return reply.error(refuse("readdir", ino, &error)),
     };
     let directory = fuser::FileType::Directory;
-    for (next, name) in dots_from(offset) {
-        if reply.add(INodeNo(ino.0), next, directory, OsStr::new(name)) {
+    let mut is_end = true;
+    for (next, name) in dots_from(part.before) {
+        is_end = false;
+        if reply.add(
+            INodeNo(ino.0),
+            part.offset(next),
+            directory,
+            OsStr::new(name),
+        ) {
             return reply.ok();
         }
     }
-    for (next, child) in children_from(offset, &*listing) {
+    for (next, child) in children_from(part.before, &*part.listing) {
+        is_end = false;
         let (child_ino, kind) = (INodeNo(vfs.ino_of(&child).0), file_type(child.node.kind()));
-        if reply.add(child_ino, next, kind, OsStr::from_bytes(&child.name)) {
+        if reply.add(
+            child_ino,
+            part.offset(next),
+            kind,
+            OsStr::from_bytes(&child.name),
+        ) {
             break;
         }
+    }
+    if is_end {
+        unopened.end(vfs, ino, &part);
     }
     reply.ok();
 }
 
 pub(super) fn read_dir_plus(
     vfs: &Vfs,
-    ino: Ino,
-    handle: Handle,
-    offset: u64,
+    unopened: &Unopened,
+    (ino, at): (Ino, Position),
     mut reply: ReplyDirectoryPlus,
 ) {
-    let listing = vfs.listing(handle, offset == 0);
-    let own = listing.and_then(|listing| Ok((listing, vfs.attr(ino, Patience::Never)?)));
-    let (listing, own) = match own {
+    let part = at.part(vfs, ino);
+    let own = part.and_then(|part| Ok((part, vfs.attr(ino, Patience::Never)?)));
+    let (part, own) = match own {
         Ok(own) => own,
         Err(error) => return reply.error(refuse("readdirplus", ino, &error)),
     };
     let own = file_attr(ino, &own);
-    for (next, name) in dots_from(offset) {
+    let mut is_end = true;
+    for (next, name) in dots_from(part.before) {
+        is_end = false;
+        let next = part.offset(next);
         // The kernel takes no reference for these two.
         let (number, name) = (INodeNo(ino.0), OsStr::new(name));
         if reply.add(number, next, name, &Duration::ZERO, &own, GENERATION) {
             return reply.ok();
         }
     }
-    for (next, child) in children_from(offset, &*listing) {
+    for (next, child) in children_from(part.before, &*part.listing) {
         let Ok(entry) = vfs.entry_of(&child) else {
             continue;
         };
@@ -233,11 +248,16 @@ pub(super) fn read_dir_plus(
         let lifetime = attr_lifetime.min(entry.name_lifetime.duration());
         let attr = file_attr(entry.ino, &entry.attr);
         let (number, name) = (INodeNo(entry.ino.0), OsStr::from_bytes(&child.name));
+        let next = part.offset(next);
+        is_end = false;
         if reply.add(number, next, name, &lifetime, &attr, GENERATION) {
             // It did not fit, so the kernel does not hold the reference.
             vfs.forget(entry.ino, 1);
             break;
         }
+    }
+    if is_end {
+        unopened.end(vfs, ino, &part);
     }
     reply.ok();
 }

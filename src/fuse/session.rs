@@ -138,7 +138,7 @@ impl MountOptions {
     }
 
     /// How many threads take requests.
-    fn threads(&self) -> usize {
+    pub(super) fn threads(&self) -> usize {
         if self.threads > 0 {
             return self.threads;
         }
@@ -146,7 +146,7 @@ impl MountOptions {
         processors.max(MIN_THREADS / 2) * 2
     }
 
-    fn permissions(&self) -> Permissions {
+    pub(super) fn permissions(&self) -> Permissions {
         let asked = |flag: &String| flag == "default_permissions";
         if self.allow_other || self.flags.iter().any(asked) {
             Permissions::OfTheFiles
@@ -228,12 +228,14 @@ impl Mount {
     ) -> Result<Self, MountError> {
         check_device()?;
         let config = options.config();
-        let adapter = FuseAdapter::new(vfs, options.permissions(), options.threads());
+        let adapter = FuseAdapter::new(vfs, options);
         let (early, crew) = (adapter.early.clone(), adapter.crew.clone());
+        let unopened = adapter.unopened.clone();
         let session = Session::new(adapter, mountpoint, &config)
             .map_err(|error| mount_error(mountpoint, error))?;
         let notifier = Notifier(session.notifier());
         early.begin(session.notifier());
+        unopened.begin(session.notifier());
         let serve = |source| io_error("serve", mountpoint, source);
         crew.look_at(session.as_fd().try_clone_to_owned().map_err(serve)?);
         // Dropped on the way out of here, it unmounts.

@@ -27,11 +27,13 @@ mod listing;
 pub mod naming;
 pub mod node;
 mod resolve;
+mod unopened;
 pub mod views;
 pub mod writable;
 mod writing;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 pub use attr::{Attr, Device, FileKind, Lifetime, OtherTimes, Time};
 use dropbox::session::Postponed;
@@ -44,6 +46,8 @@ use listing::OpenDirectory;
 pub use listing::{Child, Listing};
 pub use naming::Naming;
 pub use node::{Caching, Name, Node, OpenFile, Patience, Stretch};
+use unopened::Unopened;
+pub use unopened::{Part, Series};
 pub use writable::{Caller, Room, Writable};
 pub use writing::CreatedEntry;
 
@@ -72,6 +76,7 @@ pub struct Vfs {
     inodes: InodeTable,
     files: HandleTable<dyn OpenFile>,
     directories: HandleTable<OpenDirectory>,
+    unopened: Unopened,
     naming: OnceLock<Naming>,
     /// Who is to wait before a name is looked up.
     postponed: OnceLock<Arc<Postponed>>,
@@ -86,6 +91,7 @@ impl Vfs {
             inodes: InodeTable::new(root),
             files: HandleTable::default(),
             directories: HandleTable::default(),
+            unopened: Unopened::default(),
             naming: OnceLock::new(),
             postponed: OnceLock::new(),
         }
@@ -232,6 +238,24 @@ impl Vfs {
     pub fn listing(&self, handle: Handle, from_start: bool) -> Result<Arc<dyn Listing>, Error> {
         let directory = self.directories.get(handle).ok_or(Error::Stale)?;
         directory.listing(from_start)
+    }
+
+    /// The children of a directory that nobody opened: from the first on, or those of a
+    /// listing that was begun.
+    ///
+    /// # Errors
+    /// [`Error::Stale`], [`Error::NotDirectory`] for other kinds, or what the node answers.
+    pub fn listing_unopened(&self, ino: Ino, begun: Option<Series>) -> Result<Part, Error> {
+        let (node, now) = (self.node(ino)?, Instant::now());
+        match begun {
+            None => self.unopened.start(ino, &*node, now),
+            Some(series) => self.unopened.go_on((ino, series), &*node, now),
+        }
+    }
+
+    /// Whoever began this listing has seen all of it.
+    pub fn end_unopened(&self, ino: Ino, series: Series) {
+        self.unopened.end(ino, series);
     }
 
     /// The number that a lookup of this child would give; takes no reference.

@@ -43,8 +43,14 @@ impl Caches {
 
     /// Mounts a layout whose layer is known.
     pub fn mount(&mut self, stored: &Stored, memory: &str) -> TestMount {
+        self.mount_with(stored, memory, &[])
+    }
+
+    /// The same, with more options.
+    pub fn mount_with(&mut self, stored: &Stored, memory: &str, more: &[&str]) -> TestMount {
         let cache = self.of(stored);
         let options = MountOptions::new(&stored.layout).cache_dir(cache);
+        let options = more.iter().fold(options, MountOptions::arg);
         options.memory(memory).start()
     }
 }

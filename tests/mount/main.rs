@@ -41,6 +41,7 @@ mod shared;
 mod small_files;
 mod tools;
 mod trees;
+mod unopened;
 mod users;
 mod waits;
 mod walk;

@@ -20,9 +20,10 @@ const FIRST_LIST: f64 = 15.0;
 /// The most megabytes that the daemon takes after everything was looked at.
 const WALKED_MEMORY: f64 = 64.0 * 1.048_576;
 
-/// The walks of a mount, and how many times as long as on a disk each may take. The second
-/// still asks for the attributes of directories: the kernel drops the time of the last
-/// access of each after a listing that it asked for. The third asks for nothing.
+/// The walks of a mount, and how many times as long as on a disk each may take. Where nothing
+/// can be written, the second asks for nothing. Elsewhere each opens and closes every
+/// directory, and the second asks for their attributes too: the kernel drops the time of the
+/// last access of each after a listing that it asked for.
 const WALKS: [(&str, Option<f64>); 3] = [("cold", Some(2.5)), ("warm", Some(1.2)), ("third", None)];
 
 /// How much `cat` reads at once, in bytes.
@@ -36,6 +37,8 @@ const LARGE_FILE: u64 = 200;
 const LARGE_FILE_TIMES: f64 = 4.74;
 
 const DISK: &str = "disk";
+
+const READ_ONLY: &str = "--read-only";
 
 const DECODED: &str = "gzip -dc";
 
@@ -89,36 +92,39 @@ fn first_list(bench: &mut Bench, stored: &Stored) {
 }
 
 fn walks(bench: &mut Bench, stored: &Stored, unpacked: &Path) {
-    let (mut walked, mut memory) = <([Pair; 3], Runs)>::default();
+    let mut memory = Runs::default();
+    let (mut read_only, mut writable, mut disk) = <(Walked, Walked, Walked)>::default();
     for _ in 0..ROUNDS * 3 {
-        let mount = bench.caches.mount(stored, DEFAULT_MEMORY);
-        let root = root(mount.path());
-        fs::read_dir(&root).expect("the layer is known");
-        drop_caches();
-        for pair in &mut walked {
-            pair.ocifs.push(walk(&root));
+        for (options, walked) in [(&[READ_ONLY][..], &mut read_only), (&[], &mut writable)] {
+            let mount = bench.caches.mount_with(stored, DEFAULT_MEMORY, options);
+            let root = root(mount.path());
+            let names = fs::read_dir(&root).expect("the layer is known");
+            assert!(names.count() > 0);
+            walk_all(&root, walked);
+            memory.push(quotient(mount.peak_memory(), 1_000_000));
         }
-        memory.push(quotient(mount.peak_memory(), 1_000_000));
-        drop_caches();
-        for pair in &mut walked {
-            pair.disk.push(walk(unpacked));
-        }
+        walk_all(unpacked, &mut disk);
     }
-    for ((name, limit), pair) in WALKS.into_iter().zip(walked) {
-        let what = format!("find -printf over rootfs, {name}");
-        let row = Row::new(what, Unit::Milliseconds, pair.ocifs).beside(DISK, pair.disk);
-        let target = limit.map(|limit| Target::TimesAtMost(DISK, limit));
-        bench.table.add(target.into_iter().fold(row, Row::target));
+    for (how, walked) in [("", writable), (READ_ONLY, read_only)] {
+        for (((name, limit), ocifs), disk) in WALKS.into_iter().zip(walked).zip(disk.clone()) {
+            let what = format!("find -printf over rootfs, {name} {how}");
+            let row = Row::new(what.trim_end(), Unit::Milliseconds, ocifs).beside(DISK, disk);
+            let target = limit.map(|limit| Target::TimesAtMost(DISK, limit));
+            bench.table.add(target.into_iter().fold(row, Row::target));
+        }
     }
     let row = Row::new("peak memory after these", Unit::Megabytes, memory);
     bench.table.add(row.target(Target::AtMost(WALKED_MEMORY)));
 }
 
-/// What both sides took.
-#[derive(Default)]
-struct Pair {
-    ocifs: Runs,
-    disk: Runs,
+/// What each of [`WALKS`] took.
+type Walked = [Runs; WALKS.len()];
+
+fn walk_all(root: &Path, walked: &mut Walked) {
+    drop_caches();
+    for runs in walked {
+        runs.push(walk(root));
+    }
 }
 
 /// Looks at the attributes of all files, in milliseconds.
