@@ -23,7 +23,8 @@
 //! - Memory is bounded: at most two blocks for each worker and a few more are under way.
 //! - No blob decodes to so many times its size that [`Limits`](super::Limits) would take
 //!   it for a bomb.
-//! - Workers take the processor from nobody who needs it: they come last.
+//! - Workers take the processor from nobody who needs it: they come last, and pause between
+//!   blocks.
 //! - After an error of the sink nothing more is written to it; it is told by the next call.
 
 mod codec;
@@ -34,6 +35,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::process::{getpriority_process, setpriority_process};
@@ -48,6 +50,13 @@ const BLOCKS_BEHIND: usize = 4;
 /// How nice those who compress are to others: they get a tenth of what these get. It takes
 /// nothing from who is alone.
 const LAST: i32 = 10;
+
+/// How long a worker lets go of its processor between two blocks, each of which takes it some
+/// milliseconds. That it is nice helps those of its own session alone, where the kernel shares
+/// processors among sessions first: others were seen to wait for half a second and longer
+/// behind workers that never sleep (Linux 6.18). Whoever waits gets the processor as soon as
+/// one does.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// A gzip header: deflate, no flags, no time, no hint, unknown system.
 ///
@@ -306,9 +315,13 @@ fn work(compression: Compression, queue: &Mutex<Receiver<Job>>) {
         Compression::Zstd => Codec::zstd(),
         Compression::Gzip | Compression::Plain => Codec::deflate(),
     };
+    let mut is_first = true;
     loop {
         // The lock is held while waiting: one waits for the queue, the others for it.
         let Ok(job) = queue.lock().recv() else { return };
+        if !std::mem::take(&mut is_first) {
+            thread::sleep(PAUSE);
+        }
         let part = codec.encode(&job);
         // With no writer there is nobody to tell.
         drop(job.done.send(part));

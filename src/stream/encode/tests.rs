@@ -200,3 +200,44 @@ fn who_compresses_comes_last_and_nobody_else() {
     assert_eq!(lowered, Ok(own.max(LAST)));
     assert_eq!(getpriority_process(None), Ok(own), "of the caller");
 }
+
+/// How often the calling thread has let go of its processor by itself.
+fn pauses() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("it is there");
+    let mut lines = status.lines();
+    let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    let count = count.and_then(|count| count.trim().parse().ok());
+    count.expect("it is told")
+}
+
+#[test]
+fn who_compresses_pauses_between_blocks() {
+    const BLOCKS: u64 = 50;
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let (jobs, queue) = mpsc::channel();
+        let block = Arc::new(words(1000, 0));
+        let queue_one = |_| {
+            let (done, part) = mpsc::sync_channel(1);
+            let job = Job {
+                block: block.clone(),
+                before: None,
+                is_last: false,
+                done,
+            };
+            jobs.send(job).expect("there is a queue");
+            part
+        };
+        let parts: Vec<_> = (0..BLOCKS).map(queue_one).collect();
+        drop(jobs);
+        // Nothing else makes it wait: all is there, and there is room for what it makes.
+        let worker = spawn("encode", move || {
+            let before = pauses();
+            work(compression, &Mutex::new(queue));
+            pauses() - before
+        });
+        let pauses = joined(worker.expect("there are threads"));
+        assert!(pauses >= BLOCKS - 1, "{compression:?}: {pauses}");
+        let made = parts.iter().filter(|part| part.recv().is_ok());
+        assert_eq!(made.count() as u64, BLOCKS, "{compression:?}");
+    }
+}
