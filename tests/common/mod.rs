@@ -53,7 +53,7 @@ pub use layout::{Damage, Layer, REF_NAME, TestLayout, digest_of, host_architectu
 pub use mount::{MountFailure, MountOptions, TestMount};
 pub use need::{Need, has, skip};
 pub use random::Random;
-pub use real_image::{Flavour, RealImage, real_image};
+pub use real_image::{Flavour, RealImage, real_image, umoci_images};
 pub use stack::{Attributes, Item, Seen, SeenKind, Sight, difference, items_of, tar_of_items};
 pub use tarball::Tarball;
 pub use tmpfs::Tmpfs;

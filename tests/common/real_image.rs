@@ -1,5 +1,7 @@
-//! The real image that `scripts/real-image` builds, in each of its compressions.
+//! The real image that `scripts/real-image` builds, in each of its compressions, and the one
+//! that `scripts/real-image-umoci` makes of the same files.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -58,22 +60,58 @@ impl Flavour {
 ///
 /// The test that asks for it checks [`super::Need::RealImage`] first.
 pub fn real_image() -> RealImage {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/real-image");
-    let output = Command::new(script)
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("the script can be started");
-    assert!(output.status.success(), "scripts/real-image failed");
-    let dir = String::from_utf8(output.stdout).expect("its path is text");
-    let dir = Path::new(dir.trim());
-    let bytes = fs::read(dir.join("image.json")).expect("the script wrote image.json");
-    let document: Value = serde_json::from_slice(&bytes).expect("image.json is JSON");
+    let dir = built_by("real-image", &[]);
+    let document = json_of(&dir.join("image.json"));
     RealImage {
         layers: array(&document["layers"]).map(diff_id_and_size).collect(),
         flavours: array(&document["flavours"])
-            .map(|flavour| flavour_in(dir, flavour))
+            .map(|flavour| flavour_in(&dir, flavour))
             .collect(),
     }
+}
+
+/// The real image, and more directories, in layers that umoci made: `real`, and a part of it
+/// that buildah refuses. Each flavour is a ref of one layout.
+///
+/// What [`real_image`] needs, this needs, and to be root.
+pub fn umoci_images(more: &[&OsStr]) -> [Flavour; 2] {
+    let layout = built_by("real-image-umoci", more);
+    [REF, "retyped"].map(|name| flavour_of_ref(&layout, name))
+}
+
+/// The path that a script prints, which makes what is there unless it is there already.
+fn built_by(script: &str, arguments: &[&OsStr]) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let output = Command::new(path.join(script))
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("the script can be started");
+    assert!(output.status.success(), "scripts/{script} failed");
+    let printed = String::from_utf8(output.stdout).expect("its path is text");
+    PathBuf::from(printed.trim())
+}
+
+fn json_of(path: &Path) -> Value {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&bytes).expect("it is JSON")
+}
+
+fn flavour_of_ref(layout: &Path, name: &str) -> Flavour {
+    let mut flavour = Flavour {
+        name: name.to_owned(),
+        layout: layout.to_owned(),
+        blobs: Vec::new(),
+    };
+    let index = json_of(&layout.join("index.json"));
+    let is_named =
+        |entry: &&Value| entry["annotations"]["org.opencontainers.image.ref.name"] == name;
+    let entry = array(&index["manifests"]).find(is_named);
+    let manifest = flavour.blob_path(&digest_of(entry.expect("the script made the ref")));
+    flavour.blobs = array(&json_of(&manifest)["layers"])
+        .map(|layer| (digest_of(layer), size_of(layer)))
+        .collect();
+    flavour
 }
 
 fn flavour_in(dir: &Path, flavour: &Value) -> Flavour {

@@ -1,6 +1,7 @@
 //! `rootfs/` and `layers/NN/` against what others make of the same layers: umoci and
 //! buildah of an image, GNU tar of a layer.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
 use std::ops::Range;
@@ -8,10 +9,12 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use ocifs::oci::Digest;
 use tempfile::TempDir;
 
 use crate::common::{
-    Compression, Layer, MountOptions, Need, TestLayout, TestMount, has, real_image, run_ok,
+    Compression, Flavour, Layer, MountOptions, Need, TestLayout, TestMount, has, real_image,
+    run_ok, umoci_images,
 };
 use crate::walk::{Seen, Walk};
 
@@ -75,17 +78,87 @@ impl Others {
         run_ok("bash", &["-c", &script])
     }
 
-    /// What GNU tar extracts.
+    /// What GNU tar extracts, but for whiteouts below files, which it cannot. Without the
+    /// last option it has its own times for directories whose entries are not together.
     fn tar(&self, tar: &Path) -> Walk {
-        let to = self.path("tar");
+        let (to, except) = (self.path("tar"), self.path("except"));
         fs::create_dir(&to).expect("the directory is writable");
-        let options = "--xattrs --xattrs-include='*' --acls --numeric-owner --same-owner";
-        let script = format!("tar -xpf {} -C {} {options}", tar.display(), to.display());
+        let below_files = whiteouts_below_files(&listed_in(tar)).join(&b'\n');
+        fs::write(&except, below_files).expect("the directory is writable");
+        let options = "--xattrs --xattrs-include='*' --acls --numeric-owner --same-owner \
+            --delay-directory-restore";
+        let script = format!(
+            "tar -xpf {} -C {} --no-wildcards -X {} {options}",
+            tar.display(),
+            to.display(),
+            except.display()
+        );
         run_ok("bash", &["-c", &script]);
         let walk = Walk::of(&to);
         fs::remove_dir_all(&to).expect("the directory is writable");
         walk
     }
+}
+
+/// What umoci unpacks and buildah mounts of an image: they agree, but for the times that
+/// buildah does not know, and those that it gives to these directories.
+fn unpacked(layout: &Path, name: &str, timed: &BTreeSet<Vec<u8>>) -> Walk {
+    let others = Others::new();
+    let (umoci, buildah) = thread::scope(|scope| {
+        let umoci = scope.spawn(|| others.umoci(layout, name));
+        let buildah = others.buildah(layout, name);
+        (umoci.join().expect("umoci unpacks it"), buildah)
+    });
+    assert!(umoci.0.len() > 10_000, "{} paths", umoci.0.len());
+    let mut buildah = with_times(buildah, &umoci, 0..LAST);
+    adopt_times(&mut buildah, &umoci, timed.iter().map(Vec::as_slice));
+    buildah.assert_is(&umoci, "buildah and umoci");
+    umoci
+}
+
+/// Compares trees of one layer with what GNU tar extracts of it, but for the attributes of
+/// directories that no entry names.
+fn are_what_tar_extracts(trees: &[PathBuf], tar: &Path) {
+    let extracted = Others::new().tar(tar);
+    let named = named_in(tar);
+    for path in trees {
+        let (tree, mut extracted) = (Walk::of(path), extracted.clone());
+        let paths = extracted.0.keys().filter(|path| !named.contains(*path));
+        let implied: Vec<_> = paths.cloned().collect();
+        adopt_implied(&mut extracted, &tree, implied.iter().map(Vec::as_slice));
+        tree.assert_is(&extracted, &path.display().to_string());
+    }
+}
+
+/// The paths of a tar's entries, as GNU tar lists them: one in each line, so that those with
+/// a newline are wrong. Directories have a slash at the end.
+fn listed_in(tar: &Path) -> BTreeSet<Vec<u8>> {
+    let script = format!("tar -tf {} --quoting-style=literal", tar.display());
+    let listing = run_ok("bash", &["-c", &script]);
+    let lines = listing.split(|byte| *byte == b'\n');
+    lines.map(<[u8]>::to_vec).collect()
+}
+
+/// The same, as they are in a [`Walk`].
+fn named_in(tar: &Path) -> BTreeSet<Vec<u8>> {
+    let bare = |listed: Vec<u8>| {
+        let path = listed.strip_prefix(b"./").unwrap_or(&listed);
+        path.strip_suffix(b"/").unwrap_or(path).to_vec()
+    };
+    listed_in(tar).into_iter().map(bare).collect()
+}
+
+fn whiteouts_below_files(listed: &BTreeSet<Vec<u8>>) -> Vec<Vec<u8>> {
+    let is_below_file = |path: &&Vec<u8>| {
+        split(path).is_some_and(|(dir, name)| name.starts_with(b".wh.") && listed.contains(dir))
+    };
+    listed.iter().filter(is_below_file).cloned().collect()
+}
+
+/// The directory that a path is in, and its name there.
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let slash = path.iter().rposition(|byte| *byte == b'/')?;
+    Some((&path[..slash], &path[slash + 1..]))
 }
 
 #[test]
@@ -95,19 +168,12 @@ fn the_real_image_is_what_others_unpack() {
         return;
     }
     let image = real_image();
-    let others = Others::new();
     let none = &image.flavours[image.flavours.len() - 1];
-    let (umoci, buildah) = thread::scope(|scope| {
-        let umoci = scope.spawn(|| others.umoci(&none.layout, image.ref_name()));
-        let buildah = others.buildah(&none.layout, image.ref_name());
-        (umoci.join().expect("umoci unpacks it"), buildah)
-    });
-    assert!(umoci.0.len() > 10_000, "{} paths", umoci.0.len());
-    with_times(buildah, &umoci, 0..LAST).assert_is(&umoci, "buildah and umoci");
+    let expected = unpacked(&none.layout, image.ref_name(), &BTreeSet::new());
     for flavour in &image.flavours {
         let mount = TestMount::start(&flavour.layout);
         let rootfs = mount.join(image.ref_name()).join("rootfs");
-        Walk::of(&rootfs).assert_is(&umoci, &flavour.name);
+        Walk::of(&rootfs).assert_is(&expected, &flavour.name);
     }
 }
 
@@ -118,17 +184,75 @@ fn the_layers_of_the_real_image_are_what_tar_extracts() {
         return;
     }
     let image = real_image();
-    let others = Others::new();
     let flavour = |name: &str| image.flavours.iter().find(|flavour| flavour.name == name);
     let layouts = ["gzip", "zstd-chunked"].map(|name| &flavour(name).expect("it is made").layout);
     let mounts = layouts.map(|layout| TestMount::start(layout));
     for number in 0..image.layers.len() {
-        let extracted = others.tar(&image.decoded_layer(number));
-        for mount in &mounts {
-            let tree = mount.join(format!("{}/layers/{number:02}", image.ref_name()));
-            Walk::of(&tree).assert_is(&extracted, &format!("layer {number}"));
-        }
+        let tree = format!("{}/layers/{number:02}", image.ref_name());
+        let trees = mounts.each_ref().map(|mount| mount.join(&tree));
+        are_what_tar_extracts(&trees, &image.decoded_layer(number));
     }
+}
+
+/// The real image in layers that umoci made; `OCIFS_UMOCI_TREE` names a directory that gets a
+/// layer of its own.
+#[test]
+fn the_real_image_of_umoci_is_what_others_unpack() {
+    let name = "the_real_image_of_umoci_is_what_others_unpack";
+    if !has(name, TOOLS) || !has(name, &[Need::RealImage]) {
+        return;
+    }
+    let given = std::env::var_os("OCIFS_UMOCI_TREE");
+    let [real, retyped] = umoci_images(given.as_deref().as_slice());
+    let scratch = Others::new();
+    let tars = decoded(&real, &scratch);
+    let mut expected = unpacked(&real.layout, &real.name, &entered_only(&tars));
+    let mount = MountOptions::new(&real.layout).arg("--read-only").start();
+    let dir = mount.join(&real.name);
+    Walk::of(&dir.join("rootfs")).assert_is(&expected, "umoci");
+    for (number, tar) in tars.iter().enumerate() {
+        are_what_tar_extracts(&[dir.join(format!("layers/{number:02}"))], tar);
+    }
+    expected.0.retain(|path, _| !path.starts_with(b"added"));
+    let original = real_image();
+    let none = &original.flavours[original.flavours.len() - 1];
+    let none = TestMount::start(&none.layout);
+    let original = Walk::of(&none.join(original.ref_name()).join("rootfs"));
+    in_seconds(expected.clone()).assert_is(&in_seconds(original), "umoci, the real image");
+
+    // The last layer of the other puts something into this one directory.
+    expected.0.retain(|path, _| !path.starts_with(b"odd"));
+    let dir = mount.join(&retyped.name);
+    Walk::of(&dir.join("rootfs")).assert_is(&expected, "a directory became a file");
+    let last = retyped.blobs.len() - 1;
+    let tar = &decoded(&retyped, &scratch)[last];
+    are_what_tar_extracts(&[dir.join(format!("layers/{last:02}"))], tar);
+}
+
+/// The layers of an image as files, each made once. `umoci insert` does not fill the last
+/// block, without which GNU tar drops it: here it is filled.
+fn decoded(image: &Flavour, scratch: &Others) -> Vec<PathBuf> {
+    let decode = |(digest, _): &(Digest, u64)| {
+        let (blob, tar) = (image.blob_path(digest), scratch.path(digest.encoded()));
+        if !tar.exists() {
+            let (from, to) = (blob.display(), tar.display());
+            let script = format!("gzip -dc {from} > {to} && truncate -s %512 {to}");
+            run_ok("bash", &["-c", &script]);
+        }
+        tar
+    };
+    image.blobs.iter().map(decode).collect()
+}
+
+/// The directories of which the last layer that has something in them names others alone.
+fn entered_only(tars: &[PathBuf]) -> BTreeSet<Vec<u8>> {
+    let mut entered = BTreeSet::new();
+    for named in tars.iter().map(|tar| named_in(tar)) {
+        let dirs = named.iter().filter_map(|path| split(path));
+        entered.extend(dirs.map(|(dir, _)| dir.to_vec()));
+        entered.retain(|path| !named.contains(path));
+    }
+    entered
 }
 
 /// Makes tars of odd layers, given a directory: the first by GNU tar in pax form,
@@ -253,19 +377,16 @@ fn odd_layers_are_what_others_unpack() {
             // The link leads to the layer below, which tar cannot know.
             continue;
         }
-        let tree = Walk::of(&mount.join(format!("odd/layers/{number:02}")));
-        let mut extracted = odd.others.tar(&tar);
-        adopt_implied(&mut extracted, &tree);
-        tree.assert_is(&extracted, &format!("layer {number}"));
+        are_what_tar_extracts(&[mount.join(format!("odd/layers/{number:02}"))], &tar);
     }
     let umoci = odd.others.umoci(odd.layout.path(), "odd");
     let mut umoci = with_times(umoci, &rootfs, i64::MIN..LAST);
-    adopt_implied(&mut umoci, &rootfs);
+    adopt_implied(&mut umoci, &rootfs, implied());
     let found = as_go_reads(rootfs.clone());
     found.assert_is(&as_go_reads(umoci), "umoci");
     let buildah = odd.others.buildah(odd.layout.path(), "odd");
     let mut buildah = with_times(buildah, &rootfs, 0..LAST);
-    adopt_implied(&mut buildah, &rootfs);
+    adopt_implied(&mut buildah, &rootfs, implied());
     let (found, buildah) = as_buildah_does(found, as_go_reads(buildah));
     found.assert_is(&buildah, "buildah");
     assert_eq!(rootfs.at("hard-a").links, Some((2, "hard-a".to_owned())));
@@ -346,10 +467,8 @@ fn images_of_other_tools_are_what_others_unpack() {
         rootfs.assert_is(&others.umoci(&layout, name), &format!("{what}, umoci"));
         if let Some(directories) = for_buildah {
             let mut buildah = others.buildah(&layout, name);
-            for path in directories {
-                let seen = buildah.0.get_mut(path.as_bytes()).expect("it is there");
-                seen.mtime = rootfs.at(path).mtime;
-            }
+            let directories = directories.iter().map(|path| path.as_bytes());
+            adopt_times(&mut buildah, &rootfs, directories);
             rootfs.assert_is(&buildah, &format!("{what}, buildah"));
         }
     }
@@ -399,16 +518,39 @@ fn as_buildah_does(mut found: Walk, mut buildah: Walk) -> (Walk, Walk) {
     (found, buildah)
 }
 
+/// With the right times of directories that an upper layer puts something into without
+/// naming them: for buildah they have the time of that.
+fn adopt_times<'a>(buildah: &mut Walk, right: &Walk, paths: impl Iterator<Item = &'a [u8]>) {
+    for path in paths {
+        let (Some(seen), Some(right)) = (buildah.0.get_mut(path), right.0.get(path)) else {
+            continue;
+        };
+        seen.mtime = right.mtime;
+    }
+}
+
+/// As a tar without extension headers has the times.
+fn in_seconds(mut walk: Walk) -> Walk {
+    for seen in walk.0.values_mut() {
+        seen.mtime.1 = 0;
+    }
+    walk
+}
+
+/// The directories that no entry of the odd layers names.
+fn implied() -> impl Iterator<Item = &'static [u8]> {
+    let paths = ["implied", "implied/by", "implied/by/what", "link-to-dir"];
+    paths.into_iter().map(str::as_bytes)
+}
+
 /// Directories that no entry names have attributes of the tool's choice.
-fn adopt_implied(other: &mut Walk, ours: &Walk) {
-    for path in ["implied", "implied/by", "implied/by/what", "link-to-dir"] {
-        let (Some(other), Some(ours)) = (
-            other.0.get_mut(path.as_bytes()),
-            ours.0.get(path.as_bytes()),
-        ) else {
+fn adopt_implied<'a>(other: &mut Walk, ours: &Walk, paths: impl Iterator<Item = &'a [u8]>) {
+    for path in paths {
+        let (Some(other), Some(ours)) = (other.0.get_mut(path), ours.0.get(path)) else {
             continue;
         };
         if ours.links.is_none() && other.links.is_none() {
+            let path = path.escape_ascii();
             assert_eq!((ours.mode, ours.owner), (0o040_755, (0, 0)), "{path}");
             *other = ours.clone();
         }
