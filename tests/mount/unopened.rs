@@ -23,6 +23,16 @@ use crate::patience::until;
 /// For what must come true at all, whatever else the machine has to do.
 const AT_ALL: Duration = Duration::from_secs(10);
 
+/// What an image directory holds, in order.
+const OF_IMAGE: [&str; 6] = [
+    "config.json",
+    "export",
+    "layers",
+    "manifest.json",
+    "referrers",
+    "rootfs",
+];
+
 /// A mount is shown to others too: then the kernel looks at modes on its way to each name,
 /// and with them at times.
 const WHO: [&[&str]; 2] = [&["--read-only"], &["--read-only", "--allow-other"]];
@@ -152,18 +162,10 @@ fn names_of_refs_are_those_of_the_index() {
         assert_becomes(root, &["c", "incoming", "org"], "a ref moved");
         assert_ne!(listed(root), before, "another image is another directory");
         layout.add_ref("org/a/below", &two);
-        let below = [
-            "below",
-            "config.json",
-            "export",
-            "layers",
-            "manifest.json",
-            "referrers",
-            "rootfs",
-        ];
+        let below = [&["below"], &OF_IMAGE[..]].concat();
         assert_becomes(&org.join("a"), &below, "a level below an image");
         layout.remove_ref("org/a/below");
-        assert_becomes(&org.join("a"), &below[1..], "and none again");
+        assert_becomes(&org.join("a"), &OF_IMAGE, "and none again");
         layout.remove_ref("org/b");
         assert_becomes(&org, &["a"], "a ref less in a level");
         layout.remove_ref("org/a");
@@ -210,16 +212,8 @@ fn names_that_hang_on_blobs_are_there_when_those_are() {
             let (aside, path) = hidden(descriptor);
             fs::rename(aside, path).expect("it is ours");
         }
-        let of_image = [
-            "config.json",
-            "export",
-            "layers",
-            "manifest.json",
-            "referrers",
-            "rootfs",
-        ];
-        assert_becomes(&by_ref, &of_image, "with its manifest");
-        let mut of_index = of_image.to_vec();
+        assert_becomes(&by_ref, &OF_IMAGE, "with its manifest");
+        let mut of_index = OF_IMAGE.to_vec();
         of_index.extend(["index.json", "platforms"]);
         of_index.sort_unstable();
         assert_becomes(&by_index, &of_index, "with what fits");
@@ -306,6 +300,8 @@ fn no_listing_mixes_two_states_of_the_names() {
             let times: u32 = seen.iter().map(|seen| seen[which]).sum();
             assert!(times > 0, "{options:?}: state {which} was never seen");
         }
+        let expected: Vec<&str> = states[1].iter().map(String::as_str).collect();
+        assert_becomes(mount.path(), &expected, "the last one");
     }
 }
 
