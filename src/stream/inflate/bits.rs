@@ -25,6 +25,12 @@ impl Bits {
         self.count
     }
 
+    /// How many there are, in the fast loop.
+    #[inline(always)]
+    pub(super) fn fast_count(&self) -> u32 {
+        self.count & 63
+    }
+
     /// The bits, the next one lowest.
     #[inline(always)]
     pub(super) fn value(&self) -> u64 {

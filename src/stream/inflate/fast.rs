@@ -11,6 +11,7 @@
 )]
 
 use std::marker::PhantomData;
+use std::ptr;
 
 use super::Corrupt;
 use super::bits::Bits;
@@ -31,8 +32,12 @@ const LITERALS: usize = 3;
 const ROOM: usize = LITERALS + MAX_COPY + PIECE;
 
 /// How often bits are taken in before the first round and in it, up to eight bytes each: once
-/// before it; after its literals, if it has any; and after its last literal or its distance.
+/// before it; after a length, if there are too few for any distance; and after its last
+/// literal or its distance.
 const REFILLS: usize = 3;
+
+/// The most bits of a distance: its code, and its extra bits.
+const DISTANCE_BITS: u32 = 15 + 13;
 
 /// How much input there must be for one round.
 const INPUT: usize = REFILLS * size_of::<u64>();
@@ -163,10 +168,6 @@ impl<'a> Round<'a> {
                 }
                 continue;
             }
-            if literals > 1 {
-                // SAFETY: the second time.
-                unsafe { self.refill() };
-            }
             if entry.is_special() {
                 if entry.is_second_table() {
                     self.bits.drop_low_byte(entry.raw());
@@ -189,6 +190,10 @@ impl<'a> Round<'a> {
             }
             let len = entry.decode(&self.bits);
             self.bits.drop_low_byte(entry.raw());
+            if self.bits.fast_count() < DISTANCE_BITS {
+                // SAFETY: the second time.
+                unsafe { self.refill() };
+            }
             let distance = self.distance(tables)?;
             // SAFETY: the third time.
             unsafe { self.refill() };
@@ -206,7 +211,7 @@ impl<'a> Round<'a> {
     }
 
     /// Takes in bits, so that there are 56 at least. That is enough for three literals of the
-    /// first table (11 bits each), or for a length (15 and 5) and a distance (15 and 13).
+    /// first table (11 bits each), or for two and a length (15 and 5).
     ///
     /// # Safety
     /// No more than [`REFILLS`] times in one round, with the one before it.
@@ -307,15 +312,15 @@ unsafe fn copy(mut to: *mut u8, distance: usize, len: usize) {
         let end = to.add(len);
         match distance {
             16.. => loop {
-                copy_piece::<16>(to, from);
-                copy_piece::<16>(to.add(16), from.add(16));
+                ptr::copy(from, to, 16);
+                ptr::copy(from.add(16), to.add(16), 16);
                 (to, from) = (to.add(32), from.add(32));
                 if to >= end {
                     return;
                 }
             },
             8..16 => loop {
-                copy_piece::<8>(to, from);
+                ptr::copy(from, to, 8);
                 (to, from) = (to.add(8), from.add(8));
                 if to >= end {
                     return;
@@ -334,23 +339,12 @@ unsafe fn copy(mut to: *mut u8, distance: usize, len: usize) {
             // A piece holds a whole number of repetitions and the start of another, which the
             // next piece writes over with the same bytes.
             _ => loop {
-                copy_piece::<8>(to, from);
+                ptr::copy(from, to, 8);
                 (to, from) = (to.add(distance), from.add(distance));
                 if to >= end {
                     return;
                 }
             },
         }
-    }
-}
-
-/// # Safety
-/// Both are valid for `N` bytes.
-#[inline(always)]
-unsafe fn copy_piece<const N: usize>(to: *mut u8, from: *const u8) {
-    // SAFETY: as the caller says; all is read before any of it is written.
-    unsafe {
-        let piece = from.cast::<[u8; N]>().read_unaligned();
-        to.cast::<[u8; N]>().write_unaligned(piece);
     }
 }
