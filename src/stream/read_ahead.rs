@@ -1,9 +1,14 @@
 //! Decodes ahead of those who read from end to end, on other threads.
 //!
-//! Nothing is remembered about readers: whoever comes to a checkpoint, and has the spans
-//! before it in the cache, is taken to read on. What follows the next checkpoints is then
-//! decoded into the cache, each stretch by one thread. An error there is not reported:
-//! who reads that far meets it again.
+//! Nothing is remembered about readers: whoever comes to a checkpoint, and the spans before
+//! it were read lately, is taken to read on. What follows the next checkpoints is then decoded
+//! into the cache, each stretch by one thread. An error there is not reported: who reads that
+//! far meets it again.
+//!
+//! The further somebody has read, the further is decoded ahead: so no more than some three
+//! times of what was read can be in vain, and those who decode do not wait in the end for who
+//! reads. Where stretches begin hangs on the stream alone, so that no two threads decode parts
+//! of the same.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,29 +19,31 @@ use parking_lot::Mutex;
 
 use crate::stream::reader::Stream;
 use crate::stream::sniff::Compression;
-use crate::stream::span::SpanId;
+use crate::stream::span::{SPAN_SIZE, SpanId};
 use crate::stream::span_cache::SpanKey;
 
-/// How many stretches are decoded ahead.
-const AHEAD: usize = 3;
+/// How many spans ahead stretches are begun, where the one so many spans back was read.
+const AHEAD: [(u32, u32); 3] = [(24, 64), (12, 32), (6, 16)];
+
+/// How many stretches are decoded ahead at least, where checkpoints are far from each other.
+const LEAST: usize = 3;
 
 /// How many threads do that: more would compete with those who read.
 const WORKERS: usize = 2;
 
-/// How many spans a stretch has at least; it ends at a checkpoint. Where gzip checkpoints are
-/// close, they are about so far apart.
+/// A stretch begins at the first checkpoint of so many spans.
 const STRETCH: u32 = 4;
 
-/// Which spans before the one that is read must be in the cache. Reading at random leaves
-/// fewer behind.
+/// Which spans before the one that is read must have been read too, for any of this. Reading at
+/// random leaves fewer behind.
 const EVIDENCE: [u32; 3] = [1, 3, 6];
 
-/// How much memory the cache must have for this, in bytes: else what is decoded ahead
-/// would be gone before it is read.
-const MIN_MEMORY: usize = 32 << 20;
+/// How many times as much as is decoded ahead the cache must be able to hold: else that would
+/// be gone before it is read.
+const ROOM: usize = 8;
 
 /// How many stretches may wait; the oldest is forgotten then.
-const MAX_WAITING: usize = 8;
+const MAX_WAITING: usize = 64;
 
 /// A stretch of some stream.
 #[derive(Debug)]
@@ -51,8 +58,10 @@ impl Task {
     }
 
     fn run(&self) {
-        for span in self.spans.clone() {
-            if self.stream.span(SpanId(span)).is_err() {
+        for span in self.spans.clone().map(SpanId) {
+            // Who reads may have been there meanwhile.
+            let is_done = self.stream.cache.remembers(&self.stream.key(span));
+            if !is_done && self.stream.span(span).is_err() {
                 return;
             }
         }
@@ -72,22 +81,31 @@ pub(super) struct ReadAhead(Arc<Mutex<State>>);
 
 /// Has the stretches after `id` decoded, if somebody reads from end to end.
 pub(super) fn consider(stream: &Stream, id: SpanId) {
+    if !is_start(stream, id) {
+        return;
+    }
     let cache = &stream.cache;
-    if !is_start(stream, id) || !cache.has_room_for(MIN_MEMORY) {
-        return;
-    }
-    let was_read = |back: &u32| {
-        let before = id.0.checked_sub(*back);
-        before.is_some_and(|span| cache.contains(&stream.key(SpanId(span))))
+    let was_read = |back: u32| {
+        let before = id.0.checked_sub(back);
+        before.is_some_and(|span| cache.remembers(&stream.key(SpanId(span))))
     };
-    if !EVIDENCE.iter().all(was_read) {
+    let may_be_far = |&(back, ahead): &(u32, u32)| {
+        cache.has_room_for(ROOM * ahead as usize * SPAN_SIZE) && was_read(back)
+    };
+    if !EVIDENCE.into_iter().all(was_read) {
         return;
     }
+    let Some((_, ahead)) = AHEAD.into_iter().find(may_be_far) else {
+        return;
+    };
     let mut after = id.0 + 1;
-    for _ in 0..AHEAD {
+    for count in 0.. {
         let Some(spans) = stretch(stream, after) else {
             return;
         };
+        if count >= LEAST && spans.start - id.0 > ahead {
+            return;
+        }
         after = spans.end;
         // The last one goes last: if it is there, so were the others.
         if !cache.contains(&stream.key(SpanId(spans.end - 1))) {
@@ -97,30 +115,27 @@ pub(super) fn consider(stream: &Stream, id: SpanId) {
     }
 }
 
-/// Whether this is a place to look ahead from: a checkpoint, or now and then where there
-/// are many.
+/// Whether a stretch begins here.
 fn is_start(stream: &Stream, id: SpanId) -> bool {
-    let list = &stream.table.checkpoints().list;
-    if stream.table.compression() == Compression::Plain {
-        return false;
-    }
-    let Ok(at) = list.binary_search_by_key(&id, |checkpoint| checkpoint.span) else {
-        return false;
-    };
-    let next = list.get(at + 1).map(|next| next.span.0);
-    next.is_none_or(|next| next - id.0 >= STRETCH) || id.0.is_multiple_of(STRETCH)
+    stretch(stream, id.0).is_some_and(|spans| spans.start == id.0)
 }
 
-/// The stretch between the first checkpoint from `after` on and a later one.
+/// The first stretch from `after` on.
 fn stretch(stream: &Stream, after: u32) -> Option<Range<u32>> {
+    if stream.table.compression() == Compression::Plain {
+        return None;
+    }
     let list = &stream.table.checkpoints().list;
-    let from = |span: u32| {
-        let at = list.partition_point(|checkpoint| checkpoint.span.0 < span);
-        list.get(at).map(|checkpoint| checkpoint.span.0)
+    let at = |index: usize| list.get(index).map(|checkpoint| checkpoint.span.0);
+    let is_first = |index: usize| {
+        let group = |index: usize| at(index).map(|span| span / STRETCH);
+        index == 0 || group(index - 1) != group(index)
     };
-    let start = from(after)?;
+    let first_from = |index: usize| (index..list.len()).find(|index| is_first(*index));
+    let start = first_from(list.partition_point(|checkpoint| checkpoint.span.0 < after))?;
+    let end = first_from(start + 1).and_then(at);
     let all = u32::try_from(stream.table.spans().len()).ok()?;
-    Some(start..from(start + STRETCH).unwrap_or(all))
+    Some(at(start)?..end.unwrap_or(all))
 }
 
 impl ReadAhead {

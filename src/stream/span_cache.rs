@@ -20,6 +20,9 @@ const PARKED: u64 = 8 << 20;
 /// reader overtake each other.
 const RETIRED: usize = 16;
 
+/// How many of them are remembered, with those: they show how far readers have come.
+const REMEMBERED: usize = 32;
+
 /// A span of some table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SpanKey {
@@ -97,15 +100,27 @@ impl SpanCache {
     /// room: reading a whole layer does not fill the memory with it.
     pub(super) fn retire(&self, key: SpanKey) {
         let mut retired = self.retired.lock();
-        if retired.contains(&key) {
-            return;
+        let kept = retired.len().saturating_sub(RETIRED);
+        match retired.iter().position(|known| *known == key) {
+            Some(at) if at >= kept => return,
+            Some(at) => drop(retired.remove(at)),
+            None => {}
         }
         retired.push_back(key);
-        if retired.len() > RETIRED
-            && let Some(oldest) = retired.pop_front()
-        {
-            self.spans.lock().remove(&oldest);
+        if retired.len() > REMEMBERED {
+            retired.pop_front();
         }
+        let gone = retired.len().checked_sub(RETIRED + 1);
+        let gone = gone.map(|at| retired[at]);
+        drop(retired);
+        if let Some(key) = gone {
+            self.spans.lock().remove(&key);
+        }
+    }
+
+    /// Whether the span is here, or was read to its end lately.
+    pub(super) fn remembers(&self, key: &SpanKey) -> bool {
+        self.contains(key) || self.retired.lock().contains(key)
     }
 
     /// Takes the decoder that rests after the checkpoint `start`, if it has not gone past

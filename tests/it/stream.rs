@@ -717,6 +717,37 @@ fn what_follows_is_decoded_ahead_for_who_reads_on() -> TestResult {
 }
 
 #[test]
+fn the_further_was_read_the_further_is_decoded_ahead() -> TestResult {
+    const SPAN: u64 = 256 << 10;
+    let bytes = layer_like(24 << 20, 22);
+    let blob = gzip(&bytes, 6);
+    let (table, _) = pass(&blob, 1 << 16, &Limits::default())?;
+    let table = Arc::new(table);
+    // Memory, how much is read, and how much of the stream is decoded then, in percent.
+    let rows = [
+        ("a little", 256 << 20, 12 * SPAN, 20..45),
+        ("more", 256 << 20, 40 * SPAN, 90..125),
+        ("more, little memory", 40 << 20, 40 * SPAN, 50..85),
+    ];
+    for (name, memory, len, expected) in rows {
+        let (source, stream) = Counted::stream(&blob, Duration::ZERO, &table, memory);
+        let mut buf = vec![0; 128 << 10];
+        for place in (0..len).step_by(buf.len()) {
+            stream.read_at(&mut buf, TarOffset(place))?;
+        }
+        let percent = || source.read() * 100 / blob.len() as u64;
+        let begun = Instant::now();
+        while percent() < expected.start && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // What is too much comes soon after.
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(expected.contains(&percent()), "{name}: {} %", percent());
+    }
+    Ok(())
+}
+
+#[test]
 fn who_reads_from_end_to_end_leaves_little_behind() -> TestResult {
     let bytes = layer_like(12 << 20, 20);
     let blob = gzip(&bytes, 1);
