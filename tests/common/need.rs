@@ -92,6 +92,7 @@ fn can_build_real_image() -> bool {
         "buildah",
         "debootstrap",
         "jq",
+        "npm",
         "pzstd",
         "setfattr",
         "skopeo",
