@@ -1,9 +1,9 @@
 //! Decodes ahead of those who read from end to end, on other threads.
 //!
-//! Nothing is remembered about readers: whoever comes to a checkpoint, and the spans before
-//! it were read lately, is taken to read on. What follows the next checkpoints is then decoded
-//! into the cache, each stretch by one thread. An error there is not reported: who reads that
-//! far meets it again.
+//! Nothing is remembered about readers: whoever comes to a checkpoint, and has the spans
+//! before it in the cache, is taken to read on. What follows the next checkpoints is then
+//! decoded into the cache, each stretch by one thread. An error there is not reported:
+//! who reads that far meets it again.
 //!
 //! The further somebody has read, the further is decoded ahead: so no more than some three
 //! times of what was read can be in vain, and those who decode do not wait in the end for who
@@ -22,8 +22,11 @@ use crate::stream::sniff::Compression;
 use crate::stream::span::{SPAN_SIZE, SpanId};
 use crate::stream::span_cache::SpanKey;
 
-/// How many spans ahead stretches are begun, where the one so many spans back was read.
-const AHEAD: [(u32, u32); 3] = [(24, 64), (12, 32), (6, 16)];
+/// How many spans ahead stretches are begun.
+const AHEAD: u32 = 16;
+
+/// How many instead, where the span so far back was read to its end.
+const FURTHER: [(u32, u32); 2] = [(12, 32), (24, 64)];
 
 /// How many stretches are decoded ahead at least, where checkpoints are far from each other.
 const LEAST: usize = 3;
@@ -34,8 +37,8 @@ const WORKERS: usize = 2;
 /// A stretch begins at the first checkpoint of so many spans.
 const STRETCH: u32 = 4;
 
-/// Which spans before the one that is read must have been read too, for any of this. Reading at
-/// random leaves fewer behind.
+/// Which spans before the one that is read must be in the cache. Reading at random leaves
+/// fewer behind.
 const EVIDENCE: [u32; 3] = [1, 3, 6];
 
 /// How many times as much as is decoded ahead the cache must be able to hold: else that would
@@ -58,10 +61,8 @@ impl Task {
     }
 
     fn run(&self) {
-        for span in self.spans.clone().map(SpanId) {
-            // Who reads may have been there meanwhile.
-            let is_done = self.stream.cache.remembers(&self.stream.key(span));
-            if !is_done && self.stream.span(span).is_err() {
+        for span in self.spans.clone() {
+            if self.stream.span(SpanId(span)).is_err() {
                 return;
             }
         }
@@ -85,19 +86,16 @@ pub(super) fn consider(stream: &Stream, id: SpanId) {
         return;
     }
     let cache = &stream.cache;
-    let was_read = |back: u32| {
-        let before = id.0.checked_sub(back);
-        before.is_some_and(|span| cache.remembers(&stream.key(SpanId(span))))
-    };
-    let may_be_far = |&(back, ahead): &(u32, u32)| {
-        cache.has_room_for(ROOM * ahead as usize * SPAN_SIZE) && was_read(back)
-    };
-    if !EVIDENCE.into_iter().all(was_read) {
+    let has_room = |ahead: u32| cache.has_room_for(ROOM * ahead as usize * SPAN_SIZE);
+    let before = |back: u32| Some(stream.key(SpanId(id.0.checked_sub(back)?)));
+    let is_there = |back| before(back).is_some_and(|key| cache.contains(&key));
+    if !has_room(AHEAD) || !EVIDENCE.into_iter().all(is_there) {
         return;
     }
-    let Some((_, ahead)) = AHEAD.into_iter().find(may_be_far) else {
-        return;
-    };
+    let was_read = |back| before(back).is_some_and(|key| cache.was_read(&key));
+    let further = FURTHER.into_iter();
+    let ahead = further.filter(|&(back, ahead)| has_room(ahead) && was_read(back));
+    let ahead = ahead.map(|(_, ahead)| ahead).max().unwrap_or(AHEAD);
     let mut after = id.0 + 1;
     for count in 0.. {
         let Some(spans) = stretch(stream, after) else {

@@ -118,9 +118,9 @@ impl SpanCache {
         }
     }
 
-    /// Whether the span is here, or was read to its end lately.
-    pub(super) fn remembers(&self, key: &SpanKey) -> bool {
-        self.contains(key) || self.retired.lock().contains(key)
+    /// Whether the span was read to its end lately; it need not be here any more.
+    pub(super) fn was_read(&self, key: &SpanKey) -> bool {
+        self.retired.lock().contains(key)
     }
 
     /// Takes the decoder that rests after the checkpoint `start`, if it has not gone past
