@@ -371,16 +371,11 @@ fn codes(lens: &[u8]) -> Vec<String> {
     codes
 }
 
-/// The last block, which describes its codes: of any lengths, with any symbols.
-fn described_block(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
-    let (literals, distances) = (257 + random(30), 1 + random(30));
-    let lens = [
-        complete_code((1 + random(literals), literals), 256, random),
-        complete_code((random(distances + 1), distances), 0, random),
-    ];
+/// How the last block begins that has codes of these lengths, for literals and for distances.
+fn described(lens: &[Vec<u8>; 2]) -> String {
     let counts = [
-        number(literals - 257, 5),
-        number(distances - 1, 5),
+        number(lens[0].len() - 257, 5),
+        number(lens[1].len() - 1, 5),
         number(15, 4),
     ];
     // Sixteen lengths of codes, of four bits each, and no repetitions.
@@ -388,6 +383,17 @@ fn described_block(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
     for &len in lens.iter().flatten() {
         text += &code_of(len.into(), 4);
     }
+    text
+}
+
+/// The last block, which describes its codes: of any lengths, with any symbols.
+fn described_block(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+    let (literals, distances) = (257 + random(30), 1 + random(30));
+    let lens = [
+        complete_code((1 + random(literals), literals), 256, random),
+        complete_code((random(distances + 1), distances), 0, random),
+    ];
+    let mut text = described(&lens);
     let [literals, distances] = lens.map(|lens| codes(&lens));
     let used = |codes: &[String]| -> Vec<usize> {
         (0..codes.len())
@@ -415,6 +421,32 @@ fn described_block(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
         }
     }
     bits(&[&text, &literals[256]])
+}
+
+/// No symbols take more bits than these: the longest literals that one look finds, then the
+/// longest length and distance, each with the most extra bits.
+#[test]
+fn the_longest_codes_in_a_row() {
+    let mut lens = [vec![0_u8; 286], vec![0; 30]];
+    let chain = (1..).zip(&mut lens[0][..14]);
+    chain.for_each(|(len, to)| *to = len);
+    (lens[0][256], lens[0][284]) = (15, 15);
+    let chain = (1..).zip(&mut lens[1][..14]);
+    chain.for_each(|(len, to)| *to = len);
+    (lens[1][28], lens[1][29]) = (15, 15);
+    let mut text = described(&lens);
+    let [literals, distances] = lens.map(|lens| codes(&lens));
+    let mut random = random(3);
+    for round in 0..600 {
+        text += &literals[10].repeat(round % 4);
+        text += &[&*literals[284], &number(random(31), 5)].concat();
+        text += &[&*distances[29], &number(random(1 << 13), 13)].concat();
+    }
+    let block = bits(&[&text, &literals[256]]);
+    let stream = [stored(&sample(WINDOW_SIZE, 13)), block].concat();
+    let expected = reference(&stream);
+    assert!(expected.is_ok());
+    assert!(decode(&stream, 1 << 20, 1 << 20, Stop::AtBlocks) == expected);
 }
 
 #[test]
