@@ -608,6 +608,43 @@ fn held_back_names_are_committed_when_they_are_renamed() {
 }
 
 #[test]
+fn what_was_closed_is_committed_by_the_rename_though_it_is_still_open() {
+    let test = "what_was_closed_is_committed_by_the_rename_though_it_is_still_open";
+    if !has(test, &[Need::Fuse]) {
+        return;
+    }
+    let dropped = Dropped::new(&[]);
+    let begin = |held: &str, bytes: &[u8]| {
+        let mut file = File::create(dropped.place(held)).expect(held);
+        file.write_all(bytes).expect(held);
+        drop(file.try_clone().expect("a second descriptor"));
+        file
+    };
+    let file = begin("x.part", b"x");
+    fs::rename(dropped.place("x.part"), dropped.place("x")).expect("it is committed");
+    assert_eq!(dropped.artifact("x").as_deref(), Some(&b"x"[..]));
+    // Who writes on goes on under the new name.
+    (&file).write_all(b" and y").expect("it is taken");
+    drop(file);
+    assert_eq!(dropped.artifact("x").as_deref(), Some(&b"x and y"[..]));
+    // The verdict is that of the rename, and a refusal holds it back as before.
+    let file = begin("y.part", b"y");
+    let renamed = fs::rename(dropped.place("y.part"), dropped.place("x"));
+    assert_eq!(errno(renamed), Some(libc::EEXIST));
+    drop(file);
+    let held = fs::read(dropped.place("y.part"));
+    assert_eq!(held.expect("it is held back"), b"y");
+    // Bytes that nobody has closed have no verdict before that.
+    let mut file = File::create(dropped.place("z.part")).expect("z.part");
+    file.write_all(b"z").expect("it is taken");
+    fs::rename(dropped.place("z.part"), dropped.place("z")).expect("another name");
+    assert_eq!(dropped.artifact("z"), None);
+    drop(file);
+    assert_eq!(dropped.artifact("z").as_deref(), Some(&b"z"[..]));
+    dropped.verify();
+}
+
+#[test]
 fn blobs_and_digests_as_names() {
     if !has("blobs_and_digests_as_names", &[Need::Fuse]) {
         return;

@@ -15,6 +15,7 @@
 //! | close by the last writer of these, whom a signal ends | some | nothing is committed |
 //! | the last descriptor goes | none, never any | an empty file is committed |
 //! | the last descriptor goes | some | the writer was killed: refused |
+//! | a rename of what was held back | none, since a close | they are committed under the new name |
 //!
 //! Who writes after another writer goes on in its place, also if that one was killed: the
 //! kernel may tell of its end later. An error of the disk is the end: every later request
@@ -109,6 +110,11 @@ impl Course {
             && self.killed.is_none()
             && self.dead.is_none()
             && matches!(self.stage, Stage::Receiving)
+    }
+
+    /// Whether what is there was closed, and waits for a name.
+    pub(super) fn is_held(&self) -> bool {
+        self.was_written && !self.is_pending && matches!(self.stage, Stage::Receiving)
     }
 
     /// It was opened once more, to be written on from what is there.

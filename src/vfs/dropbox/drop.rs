@@ -150,14 +150,7 @@ impl Drop {
     /// Opens it for a further writer: emptied, it is a new drop; else that goes on from
     /// what is there.
     pub(super) fn open_to_write(&self, empty: bool) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        let until = Instant::now() + LATE_CLOSE;
-        while state.course.is_open() || state.course.is_committing() {
-            let is_busy = state.course.is_pending() || state.course.is_committing();
-            if is_busy || self.settled.wait_until(&mut state, until).timed_out() {
-                return Err(Error::Busy);
-            }
-        }
+        let mut state = self.closed_state()?;
         if state.is_removed {
             return Err(Error::Stale);
         }
@@ -179,6 +172,24 @@ impl Drop {
             None => state.course.reopen(),
         }
         Ok(())
+    }
+
+    /// Makes sure that nobody writes it.
+    pub(super) fn check_closed(&self) -> Result<(), Error> {
+        self.closed_state().map(|_| ())
+    }
+
+    /// The state when the last descriptor is gone, if that is only late.
+    fn closed_state(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let mut state = self.state.lock();
+        let until = Instant::now() + LATE_CLOSE;
+        while state.course.is_open() || state.course.is_committing() {
+            let is_busy = state.course.is_pending() || state.course.is_committing();
+            if is_busy || self.settled.wait_until(&mut state, until).timed_out() {
+                return Err(Error::Busy);
+            }
+        }
+        Ok(state)
     }
 
     /// Whether [`Self::open_to_write`] would wait.
@@ -437,32 +448,34 @@ impl Drop {
         }
     }
 
-    /// Gives it another name. What was held back until now, and is finished, is committed
+    /// Gives it another name. What was held back until now, and was closed, is committed
     /// under that first.
     pub(super) fn rename(self: &Arc<Self>, to: Place) -> Result<(), Error> {
         let wanted = to.wanted()?;
         let mut state = self.settled_state();
-        let is_finished =
-            !state.course.is_open() && matches!(state.course.stage(), Stage::Receiving);
-        match wanted {
-            Some(name) if is_finished => {
-                let from = std::mem::replace(&mut state.place, to);
-                let committed = self.commit_as(state, &name);
-                if committed.is_err() {
-                    let mut state = self.state.lock();
-                    state.place = from;
-                    // It is there as before, unless the disk has failed.
-                    if state.course.check_alive().is_ok() {
-                        state.course.hold();
-                    }
-                }
-                committed
+        if let Some(name) = wanted {
+            self.await_late_close(&mut state);
+            if state.is_removed {
+                return Err(Error::NotFound);
             }
-            _ => {
-                state.place = to;
-                Ok(())
+            if state.course.is_held() {
+                return self.commit_as(state, &to, &name);
             }
         }
+        state.place = to;
+        Ok(())
+    }
+
+    /// Waits for the end of a file into which nothing was written: whether more comes cannot
+    /// be seen otherwise.
+    fn await_late_close(&self, state: &mut MutexGuard<'_, State>) {
+        let until = Instant::now() + LATE_CLOSE;
+        while state.course.is_open() && state.course.will_be_empty() {
+            if self.settled.wait_until(state, until).timed_out() {
+                break;
+            }
+        }
+        self.await_verdict(state);
     }
 
     /// Forgets a drop with which nobody went on; whether it is one.
@@ -506,7 +519,10 @@ impl Drop {
     /// Commits what is there, if the name asks for it.
     fn commit(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> Result<(), Error> {
         match state.place.wanted() {
-            Ok(Some(name)) if !state.is_removed => self.commit_as(state, &name),
+            Ok(Some(name)) if !state.is_removed => {
+                let place = state.place.clone();
+                self.commit_as(state, &place, &name)
+            }
             _ => {
                 state.course.hold();
                 state.touched = Instant::now();
@@ -515,12 +531,14 @@ impl Drop {
         }
     }
 
+    /// Commits what is there under `name`, the one of `place`. What is refused there and was
+    /// held back in another place is so still, unless the disk has failed.
     fn commit_as(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
+        place: &Place,
         name: &ingest::Name,
     ) -> Result<(), Error> {
-        let place = state.place.clone();
         let Some(_running) = self.dropbox.running.begin() else {
             self.die(state, Refusal::from(Error::ReadOnly));
             return Err(Error::ReadOnly);
@@ -541,28 +559,31 @@ impl Drop {
                     report.kind.name(),
                     began.elapsed()
                 );
+                state.place = place.clone();
                 state.receipt = Receipt::from(&report);
                 state.course.decide(Ok(()));
                 if !state.course.is_open() {
                     self.settle(&mut state);
                 }
                 drop(state);
-                self.dropbox.dismiss(&place);
+                self.dropbox.dismiss(place);
                 Ok(())
             }
             Err(error) => {
                 // What the disk has not taken once it must not be asked for again.
                 let is_fatal = error.class() == ingest::ErrorClass::Io;
                 let refusal = Refusal::from(error);
-                match is_fatal {
-                    true => {
+                let is_held = state.place != *place;
+                match (is_fatal, is_held) {
+                    (true, _) => {
                         state.course.die(refusal.clone());
                         self.clear(&mut state);
                     }
-                    false => state.course.decide(Err(refusal.clone())),
+                    (false, true) => state.course.hold(),
+                    (false, false) => state.course.decide(Err(refusal.clone())),
                 }
                 drop(state);
-                self.dropbox.refuse(&place, self.owner, &refusal);
+                self.dropbox.refuse(place, self.owner, &refusal);
                 Err(refusal.error().clone())
             }
         };
@@ -637,9 +658,13 @@ impl Drop {
     /// The state while no commit is under way.
     fn settled_state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        while state.course.is_committing() {
-            self.settled.wait(&mut state);
-        }
+        self.await_verdict(&mut state);
         state
+    }
+
+    fn await_verdict(&self, state: &mut MutexGuard<'_, State>) {
+        while state.course.is_committing() {
+            self.settled.wait(state);
+        }
     }
 }

@@ -324,7 +324,10 @@ impl DropBox {
             Some(other) if other.is_visible() && how == RenameMode::NoReplace => {
                 return Err(Error::Exists);
             }
-            Some(other) if other.is_open() && other.is_visible() => return Err(Error::Busy),
+            Some(other) if other.is_visible() => {
+                other.check_closed()?;
+                Some(other)
+            }
             other => other,
         };
         if self.find_directory(to).is_some() {
