@@ -451,14 +451,15 @@ impl Filesystem for FuseAdapter {
         let (ino, handle) = (Ino(ino.0), Handle(fh.0));
         if self.holds(|vfs| vfs.flush_is_slow(handle)) {
             return self.wait(ino, move |vfs, passthrough| {
-                vfs.release(handle);
+                // In this order: what comes after the last close must find no writer.
                 passthrough.release(ino);
+                vfs.release(handle);
                 reply.ok();
             });
         }
         guard(|| {
-            self.vfs.release(handle);
             self.passthrough.release(ino);
+            self.vfs.release(handle);
             reply.ok();
         });
     }

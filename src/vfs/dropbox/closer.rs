@@ -26,6 +26,9 @@ const EXIT_CODE: usize = 49;
 /// and takes microseconds.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// How long the thread that reads it may take to begin, on a machine that is busy.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The part of an exit code that is the number of a signal. `wait(2)`.
 const SIGNAL: i32 = 0x7f;
 
@@ -38,21 +41,36 @@ pub(super) enum Closer {
     Killed(i32),
 }
 
+/// What the thread tells that looks.
+#[derive(Debug)]
+enum Look {
+    Begun,
+    Seen(Closer),
+}
+
 impl Closer {
     /// What is seen of the thread `tid`, which waits for an answer; 0 if it cannot be named.
     pub(super) fn see(tid: u32) -> Self {
         if tid == 0 {
             return Self::Living;
         }
-        let (sender, seen) = sync_channel(1);
+        let (sender, told) = sync_channel(2);
         let look = move || {
-            let stat = fs::read(format!("/proc/{tid}/stat")).ok();
             // Nobody may wait any more.
-            let (Ok(()) | Err(_)) = sender.send(stat.and_then(|stat| parse(&stat)));
+            let (Ok(()) | Err(_)) = sender.send(Look::Begun);
+            let stat = fs::read(format!("/proc/{tid}/stat")).ok();
+            let seen = stat.and_then(|stat| parse(&stat));
+            let (Ok(()) | Err(_)) = sender.send(Look::Seen(seen.unwrap_or(Self::Living)));
         };
         let thread = thread::Builder::new().name("closer".to_owned()).spawn(look);
-        let seen = thread.ok().and_then(|_| seen.recv_timeout(PATIENCE).ok());
-        seen.flatten().unwrap_or(Self::Living)
+        let seen = thread.ok().and_then(|_| {
+            told.recv_timeout(START_PATIENCE).ok()?;
+            told.recv_timeout(PATIENCE).ok()
+        });
+        match seen {
+            Some(Look::Seen(closer)) => closer,
+            Some(Look::Begun) | None => Self::Living,
+        }
     }
 }
 

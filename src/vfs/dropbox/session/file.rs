@@ -23,17 +23,42 @@ pub(super) struct SessionFile {
     writes: bool,
     /// How many bytes were written since it was counted how much room there is.
     ahead: AtomicU64,
+    /// Goes last: who hashes the file after the last close must find no writer.
+    _counted: Counted,
+}
+
+/// One open of an inode, as long as this is kept.
+#[derive(Debug)]
+struct Counted {
+    inode: Arc<Inode>,
+    writes: bool,
+}
+
+impl Counted {
+    fn new(inode: &Arc<Inode>, writes: bool) -> Self {
+        inode.count_open(writes);
+        Self {
+            inode: inode.clone(),
+            writes,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.inode.count_close(self.writes);
+    }
 }
 
 impl SessionFile {
     /// `file` was opened from `inode`, also for writing if `writes`. The gate is held.
     pub(super) fn new(inode: &Arc<Inode>, file: File, writes: bool) -> Arc<Self> {
-        inode.count_open(writes);
         Arc::new(Self {
             inode: inode.clone(),
             file,
             writes,
             ahead: AtomicU64::new(0),
+            _counted: Counted::new(inode, writes),
         })
     }
 
@@ -65,7 +90,6 @@ impl Drop for SessionFile {
         if self.writes {
             self.inode.count_room(&self.file);
         }
-        self.inode.count_close(self.writes);
     }
 }
 
