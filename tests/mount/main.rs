@@ -24,6 +24,7 @@ mod hostile_trees;
 mod image;
 mod injections;
 mod killed;
+mod late;
 mod life;
 mod lost_refs;
 mod odd_names;

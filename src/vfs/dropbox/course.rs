@@ -99,6 +99,16 @@ impl Course {
         self.is_pending
     }
 
+    /// Whether a writer that lives has written such bytes.
+    pub(super) fn is_written(&self) -> bool {
+        self.is_pending && self.killed.is_none()
+    }
+
+    /// Whether there is a verdict on all that was written.
+    pub(super) fn is_judged(&self) -> bool {
+        !self.is_pending && matches!(self.stage, Stage::Committed | Stage::Refused(_))
+    }
+
     /// Whether it is being committed.
     pub(super) fn is_committing(&self) -> bool {
         matches!(self.stage, Stage::Committing)

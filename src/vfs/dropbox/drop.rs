@@ -66,7 +66,7 @@ impl State {
     /// See [`Drop::is_shown_elsewhere`].
     fn is_shown_elsewhere(&self) -> bool {
         let is_about = matches!(self.place.shelf, Shelf::Referrers(_));
-        is_about && !self.course.is_open() && matches!(self.course.stage(), Stage::Committed)
+        is_about && matches!(self.course.stage(), Stage::Committed) && !self.course.is_pending()
     }
 }
 
@@ -183,18 +183,21 @@ impl Drop {
     fn closed_state(&self) -> Result<MutexGuard<'_, State>, Error> {
         let mut state = self.state.lock();
         let until = Instant::now() + LATE_CLOSE;
-        while state.course.is_open() || state.course.is_committing() {
-            let is_busy = state.course.is_pending() || state.course.is_committing();
+        while state.course.is_open() {
+            let is_busy = state.course.is_written() || state.course.is_committing();
             if is_busy || self.settled.wait_until(&mut state, until).timed_out() {
                 return Err(Error::Busy);
             }
         }
+        // The close of a file into which nothing was written commits when it is over.
+        self.await_verdict(&mut state);
         Ok(state)
     }
 
     /// Whether [`Self::open_to_write`] would wait.
-    pub(super) fn is_open(&self) -> bool {
-        self.state.lock().course.is_open()
+    pub(super) fn is_unsettled(&self) -> bool {
+        let course = &self.state.lock().course;
+        course.is_open() || course.is_committing()
     }
 
     pub(super) fn place(&self) -> Place {
@@ -233,11 +236,11 @@ impl Drop {
     pub(super) fn summary(&self) -> Summary {
         let state = self.state.lock();
         let (stage, is_under_way) = match state.course.stage() {
-            Stage::Receiving if state.course.is_open() => ("receiving", true),
-            Stage::Receiving => ("held back", true),
+            Stage::Receiving if state.course.is_held() => ("held back", true),
+            Stage::Receiving => ("receiving", true),
             Stage::Committing => ("committing", true),
             Stage::Committed => ("committed", false),
-            Stage::Refused(_) => ("refused", true),
+            Stage::Refused(_) => ("refused", false),
         };
         Summary {
             place: state.place.clone(),
@@ -285,18 +288,19 @@ impl Drop {
         )
     }
 
-    /// Cuts it, or lengthens it with zeros.
-    pub(super) fn set_size(&self, size: u64, by: Holder) -> Result<(), Error> {
+    /// Cuts it, or lengthens it with zeros; `by_name` if who asks has not opened it: then it
+    /// must be under way, since no close would commit it.
+    pub(super) fn set_size(&self, size: u64, by_name: bool) -> Result<(), Error> {
         {
             let state = self.settled_state();
-            if !state.course.is_open() {
+            if !state.course.is_open() || by_name && state.course.is_judged() {
                 return Err(Error::NotPermitted);
             }
             if state.size == size {
                 return state.course.check_alive();
             }
         }
-        self.change(by, |_| size, BlobWriter::set_size)
+        self.change(Holder::default(), |_| size, BlobWriter::set_size)
     }
 
     fn change(
@@ -425,6 +429,7 @@ impl Drop {
     /// Takes the name away: nothing will be committed any more.
     pub(super) fn remove(&self) {
         let mut state = self.settled_state();
+        self.await_late_close(&mut state);
         self.clear_name(&mut state);
         if !state.course.is_open() {
             self.clear(&mut state);
@@ -434,7 +439,7 @@ impl Drop {
     /// Lets go of a name that a new drop takes, if nobody is writing.
     pub(super) fn give_way(&self) -> Result<(), Error> {
         let mut state = self.settled_state();
-        if state.course.is_open() && state.course.is_pending() {
+        if state.course.is_open() && state.course.is_written() {
             return Err(Error::Busy);
         }
         self.clear_name(&mut state);
@@ -506,7 +511,7 @@ impl Drop {
     pub(super) fn expire_receipt(self: &Arc<Self>, now: Instant) {
         let mut state = self.state.lock();
         let idle = now.saturating_duration_since(state.touched);
-        if idle <= UNLISTED_RECEIPT || !state.is_shown_elsewhere() {
+        if idle <= UNLISTED_RECEIPT || state.course.is_open() || !state.is_shown_elsewhere() {
             return;
         }
         let place = state.place.clone();

@@ -272,7 +272,7 @@ impl Writable for DropNode {
     }
 
     fn open_is_slow(&self, how: OpenMode) -> bool {
-        how.write && self.0.is_open()
+        how.write && self.0.is_unsettled()
     }
 
     fn open_as(&self, _caller: &Caller, how: OpenMode) -> Result<Arc<dyn OpenFile>, Error> {
@@ -289,10 +289,10 @@ impl Writable for DropNode {
         &self,
         _caller: &Caller,
         change: &AttrChange,
-        _open: Option<&dyn OpenFile>,
+        open: Option<&dyn OpenFile>,
     ) -> Result<Attr, Error> {
         if let Some(size) = change.size {
-            self.0.set_size(size, Holder::default())?;
+            self.0.set_size(size, open.is_none())?;
         }
         self.attr(Patience::Never)
     }

@@ -38,11 +38,12 @@ mod order;
 mod publish;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, RenameFlags};
@@ -76,6 +77,13 @@ const SESSIONS: &str = ".ocifs/sessions";
 /// Where their directories go when they are over, until they are removed.
 const OVER: &str = ".ocifs/published";
 
+/// How long sessions are waited for that another mount shows when they are looked for
+/// first: one that was just taken down may not have ended yet.
+const LATE_END: Duration = Duration::from_secs(1);
+
+/// How soon it is looked again.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// How many sessions there may be at a time. Each keeps some descriptors.
 pub const MAX_SESSIONS: usize = 256;
 
@@ -100,6 +108,8 @@ pub struct Sessions {
     hasher: Arc<Hasher>,
     users: Arc<Users>,
     trees: Mutex<BTreeMap<Name, Arc<Tree>>>,
+    /// The names of those that another mount has shown when they were looked for last.
+    elsewhere: Mutex<BTreeSet<Name>>,
     /// The drop box that they are in, which tells why one was refused.
     dropbox: OnceLock<Weak<DropBox>>,
     /// Those who are renaming a session that is not prepared yet.
@@ -137,6 +147,7 @@ impl Sessions {
             committer,
             users: Arc::default(),
             trees: Mutex::default(),
+            elsewhere: Mutex::default(),
             dropbox: OnceLock::new(),
             postponed: Arc::default(),
             this: this.clone(),
@@ -175,6 +186,7 @@ impl Sessions {
     /// All sessions.
     #[must_use]
     pub fn list(&self) -> Vec<Child> {
+        self.find_again();
         let trees = self.trees.lock();
         let children = trees.iter().map(|(name, tree)| Child {
             name: name.clone(),
@@ -203,7 +215,10 @@ impl Sessions {
         }
         let sessions = self.directory(SESSIONS)?;
         rustix::fs::mkdirat(&sessions, name, Mode::RWXU).map_err(|errno| match errno {
-            Errno::EXIST => Error::Exists,
+            Errno::EXIST => {
+                self.elsewhere.lock().insert(name.to_vec());
+                Error::Exists
+            }
             errno => system(errno),
         })?;
         let made = self.begin(&sessions, caller, name, mode);
@@ -412,10 +427,12 @@ impl Sessions {
     /// The names of the sessions.
     #[must_use]
     pub fn names(&self) -> Vec<Name> {
+        self.find_again();
         self.trees.lock().keys().cloned().collect()
     }
 
     fn tree(&self, name: &[u8]) -> Option<Arc<Tree>> {
+        self.find_again();
         self.trees.lock().get(name).cloned()
     }
 
@@ -428,43 +445,74 @@ impl Sessions {
         let Some(sessions) = self.find_directory(SESSIONS)? else {
             return Ok(());
         };
-        let mut trees = self.trees.lock();
         for entry in Dir::read_from(&sessions).map_err(system)? {
             let entry = entry.map_err(system)?;
             let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
+            if name != b"." && name != b".." {
+                self.elsewhere.lock().insert(name.to_vec());
             }
-            match self.find_one(&sessions, name) {
-                Ok(Some(tree)) => drop(trees.insert(name.to_vec(), tree)),
-                Ok(None) => {}
-                Err(error) => {
-                    let name = String::from_utf8_lossy(name);
-                    log::warn!("session {name:?} is not shown: {error}");
-                }
-            }
+        }
+        let until = Instant::now() + LATE_END;
+        self.find_again();
+        while !self.elsewhere.lock().is_empty() && Instant::now() < until {
+            thread::sleep(LOOK_AGAIN);
+            self.find_again();
+        }
+        for name in &*self.elsewhere.lock() {
+            let name = String::from_utf8_lossy(name);
+            log::info!("session {name:?} is shown by another mount");
         }
         Ok(())
     }
 
-    fn find_one(&self, sessions: &OwnedFd, name: &[u8]) -> Result<Option<Arc<Tree>>, Error> {
-        let place = open_directory(sessions, name)?;
+    /// Looks again for the sessions that another mount has shown.
+    fn find_again(&self) {
+        let names: Vec<Name> = self.elsewhere.lock().iter().cloned().collect();
+        if names.is_empty() {
+            return;
+        }
+        let Ok(Some(sessions)) = self.find_directory(SESSIONS) else {
+            return;
+        };
+        let mut trees = self.trees.lock();
+        for name in names {
+            if !trees.contains_key(&name) {
+                match self.find_one(&sessions, &name) {
+                    Ok(Found::Tree(tree)) => drop(trees.insert(name.clone(), tree)),
+                    Ok(Found::Nothing) => {}
+                    Ok(Found::Elsewhere) => continue,
+                    Err(error) => {
+                        let name = String::from_utf8_lossy(&name);
+                        log::warn!("session {name:?} is not shown: {error}");
+                    }
+                }
+            }
+            self.elsewhere.lock().remove(&name);
+        }
+    }
+
+    fn find_one(&self, sessions: &OwnedFd, name: &[u8]) -> Result<Found, Error> {
+        let place = match open_directory(sessions, name) {
+            Ok(place) => place,
+            Err(Error::System(libc::ENOENT)) => return Ok(Found::Nothing),
+            Err(error) => return Err(error),
+        };
         match rustix::fs::flock(&place, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let name = String::from_utf8_lossy(name);
-                log::info!("session {name:?} is shown by another mount");
-                return Ok(None);
-            }
+            Err(Errno::WOULDBLOCK) => return Ok(Found::Elsewhere),
             Err(errno) => return Err(system(errno)),
+        }
+        // Who had the lock may have renamed, published or removed it.
+        if !is_named(sessions, name, &place)? {
+            return Ok(Found::Nothing);
         }
         handover::recover(&place, &self.layout)?;
         match self.open_tree(place) {
-            Ok(tree) => Ok(Some(tree)),
+            Ok(tree) => Ok(Found::Tree(tree)),
             // Its maker was killed before there was anything in it.
             Err(Error::System(libc::ENOENT)) => {
                 self.clear_away(name);
-                Ok(None)
+                Ok(Found::Nothing)
             }
             Err(error) => Err(error),
         }
@@ -511,6 +559,25 @@ impl Sessions {
     }
 }
 
+/// What is found under the name of a session.
+enum Found {
+    Tree(Arc<Tree>),
+    /// It is over.
+    Nothing,
+    /// Another mount shows it.
+    Elsewhere,
+}
+
+/// Whether the open directory `place` is the one of that name.
+fn is_named(sessions: &OwnedFd, name: &[u8], place: &OwnedFd) -> Result<bool, Error> {
+    let opened = rustix::fs::fstat(place).map_err(system)?;
+    match rustix::fs::statat(sessions, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(named) => Ok((named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(system(errno)),
+    }
+}
+
 /// The ref name that stands for a name at a level.
 fn destination(level: RefLevel<'_>, name: &[u8]) -> Result<RefName, Error> {
     if level.is_image {
@@ -547,9 +614,7 @@ fn remove_in_background(directory: OwnedFd) {
             }
         }
     };
-    let spawned = std::thread::Builder::new()
-        .name("remove".into())
-        .spawn(work);
+    let spawned = thread::Builder::new().name("remove".into()).spawn(work);
     if let Err(error) = spawned {
         log::debug!("what is left of a session stays: {error}");
     }
