@@ -169,7 +169,7 @@ fn interrupted() {
             kill_process(pid(&child), signal).unwrap();
             let output = child.wait_with_output().unwrap();
             let took = told.elapsed();
-            assert!(took < Duration::from_secs(2), "{signal:?}: took {took:?}");
+            assert!(took < Duration::from_secs(5), "{signal:?}: took {took:?}");
             let (code, said) = (output.status.code(), stderr(&output));
             assert!(
                 matches!(code, None | Some(0 | 4)),

@@ -264,11 +264,20 @@ fn unmount(mountpoint: &Path, busy: Busy) {
         Busy::Refuse => "-u",
         Busy::Detach => "-uz",
     };
-    let mut command = Command::new("fusermount3");
-    let output = command.arg(flags).arg("--").arg(mountpoint).output();
-    let is_done = output.is_ok_and(|output| output.status.success());
-    if !is_done && is_mounted(mountpoint) {
-        let _ = Command::new("umount").arg(mountpoint).status();
+    let end = Instant::now() + PATIENCE;
+    // A process that another test is starting has this one's descriptors for a moment, and
+    // the mount is in use as long.
+    loop {
+        let mut command = Command::new("fusermount3");
+        let output = command.arg(flags).arg("--").arg(mountpoint).output();
+        let is_done = output.is_ok_and(|output| output.status.success());
+        if !is_done && is_mounted(mountpoint) {
+            let _ = Command::new("umount").arg(mountpoint).output();
+        }
+        if !is_mounted(mountpoint) || Instant::now() > end {
+            break;
+        }
+        thread::sleep(PAUSE);
     }
 }
 

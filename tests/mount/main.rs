@@ -17,6 +17,7 @@ mod engines;
 mod export;
 mod failing_disk;
 mod file_trees;
+mod forgetting;
 mod hostile_blob;
 mod hostile_layout;
 mod hostile_stream;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ocifs::oci::Digest;
 
 use crate::common::{Compression, MountOptions, Need, Random, TestLayout, has, tar_of};
+use crate::forgetting::caches_are_emptied;
 use crate::ward::in_time;
 
 /// How many processes read.
@@ -117,6 +118,7 @@ fn many_read_the_same_small_files_while_they_are_forgotten() {
         return;
     }
     let (layout, files) = layout();
+    let _caches = caches_are_emptied();
     for threads in ["1", "2", "8"] {
         // Nobody knows anything of the layers yet, each time.
         let cache = tempfile::tempdir().expect("a temporary directory can be made");

@@ -20,6 +20,7 @@ use rustix::fs::{Access, SeekFrom};
 use tempfile::TempDir;
 
 use crate::common::{Need, Record, TestLayout, TestTree, has, run};
+use crate::forgetting::caches_are_kept;
 use crate::patience::until;
 
 /// A tree that is mounted as `tree/` of nothing: it is the root.
@@ -431,6 +432,7 @@ fn a_directory_of_many_names() {
     if !has("a_directory_of_many_names", &[Need::Fuse]) {
         return;
     }
+    let _caches = caches_are_kept();
     let mut tree = TestTree::new();
     let dir = tree.add(
         TestTree::ROOT,

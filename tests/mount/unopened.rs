@@ -6,10 +6,10 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::common::{
     Compression, MountOptions, Need, TestLayout, TestMount, digest_of, has, run_ok,
 };
+use crate::forgetting::caches_are_kept;
 use crate::patience::until;
 
 /// For what must come true at all, whatever else the machine has to do.
@@ -80,6 +81,7 @@ fn a_second_walk_needs_no_daemon() {
     if !has("a_second_walk_needs_no_daemon", &[Need::Fuse]) {
         return;
     }
+    let _caches = caches_are_kept();
     let layout = TestLayout::new();
     let paths: Vec<String> = (0..40)
         .flat_map(|dir| (0..10).map(move |file| format!("d{dir}/e/f{file}")))
@@ -278,27 +280,36 @@ fn no_listing_mixes_two_states_of_the_names() {
         layout.write_index(&indexes[0]);
         let mount = mount(&layout, options);
         let ended = AtomicBool::new(false);
-        let seen = thread::scope(|scope| {
+        let seen = [0; 3].map(AtomicU32::new);
+        let is_seen = |which: &AtomicU32| which.load(Ordering::Relaxed) > 0;
+        thread::scope(|scope| {
             let read = || {
-                let mut seen = [0_u32; 3];
                 while !ended.load(Ordering::Relaxed) {
                     let names = names(mount.path());
                     let which = states.iter().position(|state| *state == names);
-                    seen[which.unwrap_or_else(|| panic!("{options:?}: {names:?}"))] += 1;
+                    let which = which.unwrap_or_else(|| panic!("{options:?}: {names:?}"));
+                    seen[which].fetch_add(1, Ordering::Relaxed);
                 }
-                seen
             };
             let readers = [scope.spawn(read), scope.spawn(read)];
-            for round in 0..40 {
+            // Not in step with those who look for changes.
+            let pauses = [20, 20, 35, 55].into_iter().cycle();
+            let begun = Instant::now();
+            for (round, pause) in pauses.enumerate() {
                 layout.write_index(&indexes[round % 2]);
-                thread::sleep(Duration::from_millis(20));
+                thread::sleep(Duration::from_millis(pause));
+                let is_enough = round >= 40 && seen[..2].iter().all(is_seen);
+                if is_enough || begun.elapsed() > AT_ALL {
+                    break;
+                }
             }
             ended.store(true, Ordering::Relaxed);
-            readers.map(|reader| reader.join().expect("a reader sees one state"))
+            for reader in readers {
+                reader.join().expect("a reader sees one state");
+            }
         });
-        for which in [0, 1] {
-            let times: u32 = seen.iter().map(|seen| seen[which]).sum();
-            assert!(times > 0, "{options:?}: state {which} was never seen");
+        for (which, seen) in seen[..2].iter().enumerate() {
+            assert!(is_seen(seen), "{options:?}: state {which} was never seen");
         }
         // One that was never there before: the others are seen late on a busy machine.
         layout.write_index(&indexes[2]);

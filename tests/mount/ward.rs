@@ -27,7 +27,7 @@ pub(crate) const TAR_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 pub(crate) const FILES: &[(&str, &[u8])] = &[("etc/", b""), ("etc/motd", b"hello\n")];
 
 /// How long a single answer of a mount may take, whatever was put before it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the contract allows until a change by another tool is seen.
 pub(crate) const SEEN: Duration = Duration::from_millis(1000);
