@@ -84,16 +84,31 @@ fn the_search_for_the_default_platform_is_bounded() -> TestResult {
 #[test]
 fn listing_refs_reads_no_document() -> TestResult {
     const CREATED: i64 = 1_704_164_645;
-    let layout = TestLayout::new();
-    let image = layout.image_with(&[], &json!({"created": "2024-01-02T03:04:05Z"}));
-    layout.add_ref("app", &image);
-    let tree = tree(&layout)?;
-    let root = tree.lookup(Ino::ROOT, b"app")?;
-    assert_ne!(root.attr.mtime.seconds, CREATED, "the document was read");
-    assert_eq!(root.attr.lifetime, Lifetime::None, "it would be believed");
-    let asked = tree.attr(root.ino, Patience::Wait)?;
-    assert_eq!(asked.mtime.seconds, CREATED);
-    let again = tree.lookup(Ino::ROOT, b"app")?;
-    assert_eq!(again.attr.mtime.seconds, CREATED, "what is known is told");
+    let rows = [
+        ("it says when", json!({}), Some(CREATED)),
+        ("it does not say when", json!({"created": null}), None),
+    ];
+    for (name, config, created) in rows {
+        let layout = TestLayout::new();
+        layout.add_ref("app", &layout.image_with(&[], &config));
+        let tree = tree(&layout)?;
+        let root = tree.lookup(Ino::ROOT, b"app")?;
+        let before = root.attr.mtime.seconds;
+        assert_ne!(before, CREATED, "{name}: the document was read");
+        assert_eq!(
+            root.attr.lifetime,
+            Lifetime::None,
+            "{name}: it would be believed"
+        );
+        let asked = tree.attr(root.ino, Patience::Wait)?;
+        assert_eq!(asked.mtime.seconds, created.unwrap_or(before), "{name}");
+        let again = tree.lookup(Ino::ROOT, b"app")?;
+        assert_eq!(
+            again.attr.mtime, asked.mtime,
+            "{name}: what is known is told"
+        );
+        assert_eq!(again.attr.lifetime, asked.lifetime, "{name}: and believed");
+        assert_ne!(again.attr.lifetime, Lifetime::None, "{name}");
+    }
     Ok(())
 }

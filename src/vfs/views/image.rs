@@ -75,7 +75,7 @@ impl Node for ImageDir {
     fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
         Ok(self
             .views
-            .image_attr(created(&self.views, &self.descriptor)))
+            .image_attr(created(&self.views, &self.descriptor).flatten()))
     }
 
     fn room(&self) -> Room<'_> {
@@ -188,7 +188,7 @@ pub(super) fn manifest_children(
     descriptor: &Descriptor,
     manifest: &ImageManifest,
 ) -> Vec<Child> {
-    let created = manifest_created(views, manifest);
+    let created = manifest_created(views, manifest).flatten();
     let config = DescribedBlob::new(views, &manifest.config, created);
     let mut children = vec![
         document_file(views, descriptor, created),
@@ -217,9 +217,9 @@ pub(super) fn manifest_children(
     children
 }
 
-/// When the image was made, as far as its config can be read.
+/// When the image was made, if its config can be read; it need not say so.
 #[must_use]
-pub(super) fn created(views: &Views, descriptor: &Descriptor) -> Option<Time> {
+pub(super) fn created(views: &Views, descriptor: &Descriptor) -> Option<Option<Time>> {
     if let Some(time) = known_created(views, descriptor) {
         return Some(time);
     }
@@ -237,16 +237,17 @@ pub(super) fn created(views: &Views, descriptor: &Descriptor) -> Option<Time> {
 
 /// The same, if that was found out already: no document is read for it.
 #[must_use]
-pub(super) fn known_created(views: &Views, descriptor: &Descriptor) -> Option<Time> {
+pub(super) fn known_created(views: &Views, descriptor: &Descriptor) -> Option<Option<Time>> {
     views.created.lock().get(&descriptor.digest).copied()
 }
 
-fn manifest_created(views: &Views, manifest: &ImageManifest) -> Option<Time> {
-    let config = views.documents().config(&manifest.config).ok()??;
-    config.created.map(|time| Time {
+fn manifest_created(views: &Views, manifest: &ImageManifest) -> Option<Option<Time>> {
+    let config = views.documents().config(&manifest.config).ok()?;
+    let created = config.and_then(|config| config.created);
+    Some(created.map(|time| Time {
         seconds: time.seconds,
         nanoseconds: time.nanoseconds,
-    })
+    }))
 }
 
 /// The file under which a document is shown, by what its descriptor says it is.

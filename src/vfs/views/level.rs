@@ -189,11 +189,11 @@ impl Node for LevelDir {
             return Ok(self.views.level_attr(None));
         };
         if patience == Patience::Wait {
-            let created = image::created(&self.views, descriptor);
+            let created = image::created(&self.views, descriptor).flatten();
             return Ok(self.views.level_attr(created));
         }
         let known = image::known_created(&self.views, descriptor);
-        let attr = self.views.level_attr(known);
+        let attr = self.views.level_attr(known.flatten());
         Ok(match known {
             Some(_) => attr,
             None => Attr {

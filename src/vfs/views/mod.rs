@@ -121,8 +121,8 @@ pub struct Views {
     edges: KnownEdges,
     made_types: Mutex<MadeTypes>,
     /// When images were made, by the digest of their manifest or index: asked for again
-    /// and again by listings of all refs, and much smaller than the documents.
-    created: Mutex<LruCache<Digest, Time>>,
+    /// and again by listings of all refs, and much smaller than the documents. Not all say it.
+    created: Mutex<LruCache<Digest, Option<Time>>>,
     /// Which manifest the top of an index shows, if any, by what the index is.
     defaults: Mutex<LruCache<String, Option<Descriptor>>>,
     sizes: Mutex<HashMap<Digest, u64>>,
