@@ -241,11 +241,16 @@ impl Filesystem for FuseAdapter {
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _turn = self.crew.take();
-        guard(|| {
-            let at = (Ino(parent.0), name.as_bytes());
-            let removed = self.vfs.remove(&caller::of(req), at, Removal::File);
-            replies::empty("unlink", at.0, removed, reply);
-        });
+        let (caller, parent, name) = (caller::of(req), Ino(parent.0), name.as_bytes());
+        let answer = move |vfs: &Vfs, name: &[u8]| {
+            let removed = vfs.remove(&caller, (parent, name), Removal::File);
+            replies::empty("unlink", parent, removed, reply);
+        };
+        if self.holds(|vfs| vfs.remove_is_slow((parent, name))) {
+            let name = name.to_vec();
+            return self.wait(own_line(&caller), move |vfs, _| answer(vfs, &name));
+        }
+        guard(|| answer(&self.vfs, name));
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -215,6 +215,12 @@ pub trait Writable: Node {
         Err(Error::NotPermitted)
     }
 
+    /// Whether removing a name that is no directory's may take long at this moment.
+    fn remove_is_slow(&self, name: &[u8]) -> bool {
+        let _ = name;
+        false
+    }
+
     /// Removes a name.
     ///
     /// # Errors

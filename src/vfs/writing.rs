@@ -42,6 +42,15 @@ impl Vfs {
         })
     }
 
+    /// Whether [`Vfs::remove`] of what is no directory may take long at this moment.
+    #[must_use]
+    pub fn remove_is_slow(&self, (parent, name): (Ino, &[u8])) -> bool {
+        self.node(parent).is_ok_and(|node| match node.room() {
+            Room::DropBox(node) => node.remove_is_slow(name),
+            Room::Content | Room::Image(_) | Room::Refs(_) => false,
+        })
+    }
+
     /// Opens a regular file.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ocifs::oci::Digest;
 use rustix::fs::{FlockOperation, flock};
@@ -258,11 +258,17 @@ fn a_daemon_that_is_killed_over_a_rename_lets_everybody_go() {
         .args([mount.join("base"), mount.join("other")]);
     let mut rename = rename.spawn().expect("mv can be started");
     let calls = [libc::SYS_rename, libc::SYS_renameat, libc::SYS_renameat2];
-    until(AT_ALL, "the rename is asked for", || is_in(&rename, &calls));
+    // Before that it asks for the names, which takes a moment.
+    let mut waits_since = None;
+    until(AT_ALL, "the rename is asked for", || {
+        waits_since = is_in(&rename, &calls).then(|| waits_since.unwrap_or_else(Instant::now));
+        waits_since.is_some_and(|since| since.elapsed() > SOON / 4)
+    });
     // The kernel holds the root for it. Now a name there comes to mean something else.
     layout.write_entries(&[]);
     thread::sleep(SOON / 2);
-    assert!(is_in(&rename, &calls), "it is not answered yet");
+    let ended = rename.try_wait().expect("it is our child");
+    assert!(ended.is_none(), "it is answered");
     mount.kill();
     let ended = in_time("mv", SOON, move || rename.wait().expect("it was started"));
     assert!(!ended.success());

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use ocifs::oci::Digest;
 use serde_json::Value;
@@ -12,7 +13,10 @@ use serde_json::Value;
 use crate::common::{
     Compression, MountOptions, Need, TestLayout, TestMount, digest_of, has, verify_layout,
 };
+use crate::patience::until;
 use crate::sample::names;
+
+const AT_ALL: Duration = Duration::from_secs(10);
 
 /// How often it is tried what goes wrong now and then.
 const ROUNDS: usize = 25;
@@ -139,20 +143,92 @@ fn what_is_told_of_a_drop_is_that_of_its_last_close() {
     assert_ne!(digest, digest_of(&image).to_string());
     assert_eq!(names(&about), [digest]);
     drop(file);
-    // Who has not opened it cannot change what was committed.
-    let file = closed_once(&incoming("x"), b"x and more");
-    let path = std::ffi::CString::new(incoming("x").into_os_string().into_encoded_bytes());
+    verify_layout(layout.path());
+}
+
+/// `truncate(2)`, by the name.
+fn truncate(path: &Path, len: i64) -> io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes());
     let path = path.expect("there is no zero in it");
     #[expect(unsafe_code, reason = "the standard library only cuts what is open")]
     // SAFETY: the path is a string that ends in a zero and lives until the call is over.
-    let cut = match unsafe { libc::truncate(path.as_ptr(), 1) } {
+    let cut = unsafe { libc::truncate(path.as_ptr(), len) };
+    match cut {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
-    };
-    assert_eq!(errno(cut), Some(libc::EPERM));
-    drop(file);
+    }
+}
+
+#[test]
+fn who_has_not_opened_it_cannot_cut_what_was_closed() {
+    let name = "who_has_not_opened_it_cannot_cut_what_was_closed";
+    if !has(name, &[Need::Fuse]) {
+        return;
+    }
+    let (layout, _, mount) = mounted(&[]);
+    let incoming = |name: &str| mount.join("incoming").join(name);
+    // Committed, held back, and never written.
+    let files = [
+        closed_once(&incoming("x"), b"x and more"),
+        closed_once(&incoming("y.part"), b"y and more"),
+        File::create(incoming("z")).expect("it can be begun"),
+    ];
+    for name in ["x", "y.part", "z"] {
+        let cut = truncate(&incoming(name), 1);
+        assert_eq!(errno(cut), Some(libc::EPERM), "{name}");
+    }
+    drop(files);
     assert_eq!(artifact(&mount, "x").as_deref(), Some(&b"x and more"[..]));
+    let held = fs::read(incoming("y.part"));
+    assert_eq!(held.ok().as_deref(), Some(&b"y and more"[..]));
+    until(AT_ALL, "the empty one is committed", || {
+        artifact(&mount, "z").is_some_and(|bytes| bytes.is_empty())
+    });
+    // What somebody is writing can be cut.
+    let mut file = File::create(incoming("w")).expect("it can be begun");
+    file.write_all(b"w and more").expect("it is taken");
+    truncate(&incoming("w"), 1).expect("it is under way");
+    drop(file);
+    assert_eq!(artifact(&mount, "w").as_deref(), Some(&b"w"[..]));
     verify_layout(layout.path());
+}
+
+#[test]
+fn renaming_at_once_is_renaming_later() {
+    if !has("renaming_at_once_is_renaming_later", &[Need::Fuse]) {
+        return;
+    }
+    // With one thread nobody else is there to take what the kernel tells late.
+    for threads in ["1", "4"] {
+        let (layout, _, mount) = mounted(&["--threads", threads]);
+        let incoming = mount.join("incoming");
+        // Somebody else has each a moment longer. What was empty is a ref before it is held
+        // back; what a killed writer left is not there any more.
+        bash(
+            &incoming,
+            "exec 3> a; sleep 0.1 & exec 3>&-; mv a a.part
+             exec 3> b.part; sleep 0.1 & exec 3>&-; mv b.part b
+             exec 3> c.part; bash -c 'echo torso; kill -KILL $$' >&3 || true
+             sleep 0.1 & exec 3>&- || true; ! mv c.part c
+             exec 3> d.part; bash -c 'echo torso; kill -KILL $$' >&3 || true
+             sleep 0.1 & exec 3>&- || true; ! rm d.part
+             exec 3> e; sleep 0.1 & exec 3>&-; rm e",
+        );
+        for (name, expected) in [
+            ("a", Some(&b""[..])),
+            ("b", Some(&b""[..])),
+            ("c", None),
+            ("d", None),
+            ("e", Some(&b""[..])),
+        ] {
+            let found = artifact(&mount, name);
+            assert_eq!(found.as_deref(), expected, "{threads} threads: {name}");
+        }
+        for name in ["c.part.error", "d.part.error"] {
+            assert!(incoming.join(name).exists(), "{threads} threads: {name}");
+        }
+        verify_layout(layout.path());
+    }
 }
 
 #[test]
@@ -170,12 +246,6 @@ fn a_session_is_there_at_once_when_its_layout_is_mounted_again() {
     rustix::mount::unmount(first.path(), flags).expect("nobody is in it");
     let second = mount();
     assert_eq!(names(&second.join("incoming")), ["blobs", "job"]);
-    // One that shows the same layout has it when the other one has ended.
-    let third = mount();
-    assert_eq!(names(&third.join("incoming")), ["blobs"]);
-    second.unmount();
-    assert_eq!(names(&third.join("incoming")), ["blobs", "job"]);
-    fs::remove_dir(third.join("incoming/job")).expect("it is empty");
     drop(first);
     verify_layout(layout.path());
 }

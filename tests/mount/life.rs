@@ -24,7 +24,7 @@ const OCIFS: &str = env!("CARGO_BIN_EXE_ocifs");
 const AT_ALL: Duration = Duration::from_secs(5);
 /// How long a daemon that was told to end may take, whoever has files open: it gives them
 /// ten seconds.
-const END: Duration = Duration::from_secs(20);
+const END: Duration = Duration::from_secs(14);
 /// How long it may take if nobody has a file open: it waits for nobody then.
 const PROMPT: Duration = Duration::from_secs(5);
 

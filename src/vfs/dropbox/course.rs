@@ -7,6 +7,8 @@
 //!      └──────────────────────── write ─────────────────────────────┘
 //! ```
 //!
+//! Where the name holds it back, a close leads to no verdict; a rename does later.
+//!
 //! | event | bytes since the last verdict | then |
 //! |---|---|---|
 //! | close | some | they are committed, and the verdict is answered |
@@ -104,9 +106,11 @@ impl Course {
         self.is_pending && self.killed.is_none()
     }
 
-    /// Whether there is a verdict on all that was written.
-    pub(super) fn is_judged(&self) -> bool {
-        !self.is_pending && matches!(self.stage, Stage::Committed | Stage::Refused(_))
+    /// Whether it is open, and only the end of that is missing as far as is known: nothing
+    /// was written, or the writer was killed.
+    pub(super) fn is_ending(&self) -> bool {
+        let is_killed = self.killed.is_some() && self.dead.is_none();
+        self.is_open && (self.will_be_empty() || is_killed)
     }
 
     /// Whether it is being committed.

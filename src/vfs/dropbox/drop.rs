@@ -29,8 +29,8 @@ use crate::vfs::writable::Holder;
 /// How long a receipt is found that nothing lists.
 const UNLISTED_RECEIPT: Duration = Duration::from_secs(60);
 
-/// How long an open waits for the one before to go: the kernel tells of the last close
-/// when the program has long gone on.
+/// How long who opens, renames, replaces or removes a file waits until nobody has it open
+/// any more: the kernel tells of the last close when the program has long gone on.
 const LATE_CLOSE: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -115,7 +115,7 @@ pub(super) struct Summary {
     pub(super) place: Place,
     pub(super) stage: &'static str,
     pub(super) size: u64,
-    /// Whether it is not a mere receipt.
+    /// Whether something is still to become of it.
     pub(super) is_under_way: bool,
 }
 
@@ -185,9 +185,10 @@ impl Drop {
         let until = Instant::now() + LATE_CLOSE;
         while state.course.is_open() {
             let is_busy = state.course.is_written() || state.course.is_committing();
-            if is_busy || self.settled.wait_until(&mut state, until).timed_out() {
+            if is_busy || Instant::now() >= until {
                 return Err(Error::Busy);
             }
+            self.settled.wait_until(&mut state, until);
         }
         // The close of a file into which nothing was written commits when it is over.
         self.await_verdict(&mut state);
@@ -236,9 +237,11 @@ impl Drop {
     pub(super) fn summary(&self) -> Summary {
         let state = self.state.lock();
         let (stage, is_under_way) = match state.course.stage() {
-            Stage::Receiving if state.course.is_held() => ("held back", true),
-            Stage::Receiving => ("receiving", true),
             Stage::Committing => ("committing", true),
+            _ if state.course.is_held() => ("held back", true),
+            // What was written after a verdict has none yet.
+            _ if state.course.is_pending() => ("receiving", true),
+            Stage::Receiving => ("receiving", true),
             Stage::Committed => ("committed", false),
             Stage::Refused(_) => ("refused", false),
         };
@@ -288,12 +291,12 @@ impl Drop {
         )
     }
 
-    /// Cuts it, or lengthens it with zeros; `by_name` if who asks has not opened it: then it
-    /// must be under way, since no close would commit it.
+    /// Cuts it, or lengthens it with zeros; `by_name` if who asks has not opened it: then
+    /// somebody must be writing, whose close commits that too.
     pub(super) fn set_size(&self, size: u64, by_name: bool) -> Result<(), Error> {
         {
             let state = self.settled_state();
-            if !state.course.is_open() || by_name && state.course.is_judged() {
+            if !state.course.is_open() || by_name && !state.course.is_pending() {
                 return Err(Error::NotPermitted);
             }
             if state.size == size {
@@ -321,6 +324,8 @@ impl Drop {
         state.mtime = SystemTime::now();
         state.touched = Instant::now();
         state.course.written(by);
+        // Those who wait for its end need not.
+        self.settled.notify_all();
         Ok(())
     }
 
@@ -388,7 +393,9 @@ impl Drop {
     /// A descriptor was closed.
     pub(super) fn close(self: &Arc<Self>, by: Holder, closer: Closer) -> Result<(), Error> {
         let mut state = self.settled_state();
-        match state.course.close(by, closer) {
+        let closing = state.course.close(by, closer);
+        self.settled.notify_all();
+        match closing {
             Closing::Nothing => Ok(()),
             Closing::Tell(error) => Err(error),
             Closing::Lose(refusal) => Err(refusal.error().clone()),
@@ -427,13 +434,18 @@ impl Drop {
     }
 
     /// Takes the name away: nothing will be committed any more.
-    pub(super) fn remove(&self) {
-        let mut state = self.settled_state();
-        self.await_late_close(&mut state);
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        let mut state = self.named_state()?;
         self.clear_name(&mut state);
         if !state.course.is_open() {
             self.clear(&mut state);
         }
+        Ok(())
+    }
+
+    /// Whether [`Self::remove`] would wait.
+    pub(super) fn is_ending(&self) -> bool {
+        self.state.lock().course.is_ending()
     }
 
     /// Lets go of a name that a new drop takes, if nobody is writing.
@@ -457,30 +469,28 @@ impl Drop {
     /// under that first.
     pub(super) fn rename(self: &Arc<Self>, to: Place) -> Result<(), Error> {
         let wanted = to.wanted()?;
-        let mut state = self.settled_state();
-        if let Some(name) = wanted {
-            self.await_late_close(&mut state);
-            if state.is_removed {
-                return Err(Error::NotFound);
-            }
-            if state.course.is_held() {
-                return self.commit_as(state, &to, &name);
+        let mut state = self.named_state()?;
+        match wanted {
+            Some(name) if state.course.is_held() => self.commit_as(state, &to, &name),
+            _ => {
+                state.place = to;
+                Ok(())
             }
         }
-        state.place = to;
-        Ok(())
     }
 
-    /// Waits for the end of a file into which nothing was written: whether more comes cannot
-    /// be seen otherwise.
-    fn await_late_close(&self, state: &mut MutexGuard<'_, State>) {
+    /// The state of what has a name, when nobody has it open any more if that is only late.
+    fn named_state(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let mut state = self.state.lock();
         let until = Instant::now() + LATE_CLOSE;
-        while state.course.is_open() && state.course.will_be_empty() {
-            if self.settled.wait_until(state, until).timed_out() {
-                break;
-            }
+        while state.course.is_ending() && Instant::now() < until {
+            self.settled.wait_until(&mut state, until);
         }
-        self.await_verdict(state);
+        self.await_verdict(&mut state);
+        match state.is_removed {
+            true => Err(Error::NotFound),
+            false => Ok(state),
+        }
     }
 
     /// Forgets a drop with which nobody went on; whether it is one.
@@ -499,6 +509,7 @@ impl Drop {
             self.clear_name(&mut state);
         }
         drop(state);
+        self.settled.notify_all();
         if !is_open {
             self.dropbox.take_out(&place, self);
         }
@@ -587,6 +598,10 @@ impl Drop {
                     (false, true) => state.course.hold(),
                     (false, false) => state.course.decide(Err(refusal.clone())),
                 }
+                // Nobody may go on with it.
+                if (is_fatal || !is_held) && !state.course.is_open() {
+                    self.clear_name(&mut state);
+                }
                 drop(state);
                 self.dropbox.refuse(place, self.owner, &refusal);
                 Err(refusal.error().clone())
@@ -657,6 +672,7 @@ impl Drop {
         state.course.die(refusal.clone());
         self.clear(&mut state);
         drop(state);
+        self.settled.notify_all();
         self.dropbox.refuse(&place, self.owner, &refusal);
     }
 

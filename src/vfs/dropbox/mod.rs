@@ -293,7 +293,7 @@ impl DropBox {
         }
         match self.table.find(place) {
             Some(drop) if drop.is_visible() => {
-                drop.remove();
+                drop.remove()?;
                 self.take_out(place, &drop);
                 Ok(())
             }
@@ -335,7 +335,8 @@ impl DropBox {
         }
         drop.rename(to.clone())?;
         if let Some(other) = in_the_way {
-            other.remove();
+            // It may have lost its name meanwhile.
+            let (Ok(()) | Err(_)) = other.remove();
         }
         self.dismiss(to);
         self.table.rename(from, to.clone(), &drop);

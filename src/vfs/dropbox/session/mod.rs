@@ -38,7 +38,7 @@ mod order;
 mod publish;
 mod tree;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -77,8 +77,8 @@ const SESSIONS: &str = ".ocifs/sessions";
 /// Where their directories go when they are over, until they are removed.
 const OVER: &str = ".ocifs/published";
 
-/// How long sessions are waited for that another mount shows when they are looked for
-/// first: one that was just taken down may not have ended yet.
+/// How long a mount that begins waits for sessions that another one shows: one that was just
+/// taken down may not have ended yet.
 const LATE_END: Duration = Duration::from_secs(1);
 
 /// How soon it is looked again.
@@ -108,8 +108,6 @@ pub struct Sessions {
     hasher: Arc<Hasher>,
     users: Arc<Users>,
     trees: Mutex<BTreeMap<Name, Arc<Tree>>>,
-    /// The names of those that another mount has shown when they were looked for last.
-    elsewhere: Mutex<BTreeSet<Name>>,
     /// The drop box that they are in, which tells why one was refused.
     dropbox: OnceLock<Weak<DropBox>>,
     /// Those who are renaming a session that is not prepared yet.
@@ -147,7 +145,6 @@ impl Sessions {
             committer,
             users: Arc::default(),
             trees: Mutex::default(),
-            elsewhere: Mutex::default(),
             dropbox: OnceLock::new(),
             postponed: Arc::default(),
             this: this.clone(),
@@ -186,7 +183,6 @@ impl Sessions {
     /// All sessions.
     #[must_use]
     pub fn list(&self) -> Vec<Child> {
-        self.find_again();
         let trees = self.trees.lock();
         let children = trees.iter().map(|(name, tree)| Child {
             name: name.clone(),
@@ -214,18 +210,14 @@ impl Sessions {
             return Err(Error::System(libc::EMFILE));
         }
         let sessions = self.directory(SESSIONS)?;
-        rustix::fs::mkdirat(&sessions, name, Mode::RWXU).map_err(|errno| match errno {
-            Errno::EXIST => {
-                self.elsewhere.lock().insert(name.to_vec());
-                Error::Exists
-            }
-            errno => system(errno),
-        })?;
-        let made = self.begin(&sessions, caller, name, mode);
+        let place = make_place(&sessions, name)?;
+        let lock = place.try_clone()?;
+        let made = self.begin(place, caller, mode);
         let tree = made.inspect_err(|_| {
             // Whatever is in the way of that was in the way of the session too.
             self.clear_away(name);
         })?;
+        drop(lock);
         let root = tree.root();
         trees.insert(name.to_vec(), tree);
         drop(trees);
@@ -233,15 +225,7 @@ impl Sessions {
         Ok(SessionNode::shared(root))
     }
 
-    fn begin(
-        &self,
-        sessions: &OwnedFd,
-        caller: &Caller,
-        name: &[u8],
-        mode: u16,
-    ) -> Result<Arc<Tree>, Error> {
-        let place = open_directory(sessions, name)?;
-        rustix::fs::flock(&place, FlockOperation::NonBlockingLockExclusive).map_err(system)?;
+    fn begin(&self, place: OwnedFd, caller: &Caller, mode: u16) -> Result<Arc<Tree>, Error> {
         let new = NewNode::Directory(mode);
         names::make_in(&place, caller, TREE.as_bytes(), new)?;
         self.open_tree(place)
@@ -427,12 +411,10 @@ impl Sessions {
     /// The names of the sessions.
     #[must_use]
     pub fn names(&self) -> Vec<Name> {
-        self.find_again();
         self.trees.lock().keys().cloned().collect()
     }
 
     fn tree(&self, name: &[u8]) -> Option<Arc<Tree>> {
-        self.find_again();
         self.trees.lock().get(name).cloned()
     }
 
@@ -445,69 +427,51 @@ impl Sessions {
         let Some(sessions) = self.find_directory(SESSIONS)? else {
             return Ok(());
         };
+        let mut names = Vec::new();
         for entry in Dir::read_from(&sessions).map_err(system)? {
             let entry = entry.map_err(system)?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                self.elsewhere.lock().insert(name.to_vec());
+                names.push(name.to_vec());
             }
         }
         let until = Instant::now() + LATE_END;
-        self.find_again();
-        while !self.elsewhere.lock().is_empty() && Instant::now() < until {
+        loop {
+            names.retain(|name| match self.find_one(&sessions, name) {
+                Ok(Found::Elsewhere) => true,
+                Ok(Found::Nothing) => false,
+                Ok(Found::Tree(tree)) => {
+                    self.trees.lock().insert(name.clone(), tree);
+                    false
+                }
+                Err(error) => {
+                    let name = String::from_utf8_lossy(name);
+                    log::warn!("session {name:?} is not shown: {error}");
+                    false
+                }
+            });
+            if names.is_empty() || Instant::now() >= until {
+                break;
+            }
             thread::sleep(LOOK_AGAIN);
-            self.find_again();
         }
-        for name in &*self.elsewhere.lock() {
-            let name = String::from_utf8_lossy(name);
+        for name in names {
+            let name = String::from_utf8_lossy(&name);
             log::info!("session {name:?} is shown by another mount");
         }
         Ok(())
     }
 
-    /// Looks again for the sessions that another mount has shown.
-    fn find_again(&self) {
-        let names: Vec<Name> = self.elsewhere.lock().iter().cloned().collect();
-        if names.is_empty() {
-            return;
-        }
-        let Ok(Some(sessions)) = self.find_directory(SESSIONS) else {
-            return;
-        };
-        let mut trees = self.trees.lock();
-        for name in names {
-            if !trees.contains_key(&name) {
-                match self.find_one(&sessions, &name) {
-                    Ok(Found::Tree(tree)) => drop(trees.insert(name.clone(), tree)),
-                    Ok(Found::Nothing) => {}
-                    Ok(Found::Elsewhere) => continue,
-                    Err(error) => {
-                        let name = String::from_utf8_lossy(&name);
-                        log::warn!("session {name:?} is not shown: {error}");
-                    }
-                }
-            }
-            self.elsewhere.lock().remove(&name);
-        }
-    }
-
     fn find_one(&self, sessions: &OwnedFd, name: &[u8]) -> Result<Found, Error> {
-        let place = match open_directory(sessions, name) {
-            Ok(place) => place,
-            Err(Error::System(libc::ENOENT)) => return Ok(Found::Nothing),
-            Err(error) => return Err(error),
+        let place = match lock_place(sessions, name)? {
+            Locked::Place(place) => place,
+            Locked::Gone => return Ok(Found::Nothing),
+            Locked::Elsewhere => return Ok(Found::Elsewhere),
         };
-        match rustix::fs::flock(&place, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(Found::Elsewhere),
-            Err(errno) => return Err(system(errno)),
-        }
-        // Who had the lock may have renamed, published or removed it.
-        if !is_named(sessions, name, &place)? {
-            return Ok(Found::Nothing);
-        }
         handover::recover(&place, &self.layout)?;
-        match self.open_tree(place) {
+        // Kept until nobody can find it any more.
+        let lock = place.try_clone()?;
+        let found = match self.open_tree(place) {
             Ok(tree) => Ok(Found::Tree(tree)),
             // Its maker was killed before there was anything in it.
             Err(Error::System(libc::ENOENT)) => {
@@ -515,7 +479,9 @@ impl Sessions {
                 Ok(Found::Nothing)
             }
             Err(error) => Err(error),
-        }
+        };
+        drop(lock);
+        found
     }
 
     /// Takes the directory of a session that is over out of the way, and removes it.
@@ -566,6 +532,55 @@ enum Found {
     Nothing,
     /// Another mount shows it.
     Elsewhere,
+}
+
+/// Makes the directory of a session, locked.
+fn make_place(sessions: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Error> {
+    let make = || {
+        rustix::fs::mkdirat(sessions, name, Mode::RWXU).map_err(|errno| match errno {
+            Errno::EXIST => Error::Exists,
+            errno => system(errno),
+        })
+    };
+    make()?;
+    let until = Instant::now() + LATE_END;
+    while Instant::now() < until {
+        match lock_place(sessions, name)? {
+            Locked::Place(place) => return Ok(place),
+            // A mount that began before it was locked took it for what a maker left that was
+            // killed, and removed it.
+            Locked::Gone => make()?,
+            Locked::Elsewhere => thread::sleep(LOOK_AGAIN),
+        }
+    }
+    Err(Error::Busy)
+}
+
+/// What comes of locking the directory of a session.
+enum Locked {
+    Place(OwnedFd),
+    /// It is not there, or not any more.
+    Gone,
+    /// Another process has locked it.
+    Elsewhere,
+}
+
+fn lock_place(sessions: &OwnedFd, name: &[u8]) -> Result<Locked, Error> {
+    let place = match open_directory(sessions, name) {
+        Ok(place) => place,
+        Err(Error::System(libc::ENOENT)) => return Ok(Locked::Gone),
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::flock(&place, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(Locked::Elsewhere),
+        Err(errno) => return Err(system(errno)),
+    }
+    // Who had the lock may have renamed, published or removed it.
+    Ok(match is_named(sessions, name, &place)? {
+        true => Locked::Place(place),
+        false => Locked::Gone,
+    })
 }
 
 /// Whether the open directory `place` is the one of that name.
