@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ocifs::ingest::{Ingest, IngestOptions};
@@ -330,6 +332,40 @@ fn sessions_that_nobody_uses() -> TestResult {
     Ok(())
 }
 
+/// Who begins to show a layout removes what is left of sessions whose makers were killed; one
+/// that is just being made looks the same for a moment.
+#[test]
+fn who_begins_takes_no_session_from_its_maker() -> TestResult {
+    const SESSIONS: usize = 2_000;
+    let layout = TestLayout::new();
+    let incoming = Incoming::of(&layout)?;
+    let is_done = AtomicBool::new(false);
+    let made = thread::scope(|scope| {
+        let begin = || {
+            while !is_done.load(Ordering::Relaxed) {
+                drop(Incoming::of(&layout).expect("it begins"));
+            }
+        };
+        for _ in 0..2 {
+            scope.spawn(begin);
+        }
+        let made = (0..SESSIONS).try_for_each(|_| {
+            let job = incoming.mkdir(Ino::ROOT, "job")?;
+            let (_, file) = incoming.create(job, "f")?;
+            drop(file);
+            incoming.remove(job, "f")?;
+            let at = (Ino::ROOT, &b"job"[..]);
+            incoming
+                .vfs
+                .remove(&incoming.caller, at, Removal::Directory)
+        });
+        is_done.store(true, Ordering::Relaxed);
+        made
+    });
+    made?;
+    Ok(())
+}
+
 #[test]
 fn what_is_there_from_before_counts() -> TestResult {
     let layout = TestLayout::new();
@@ -342,7 +378,7 @@ fn what_is_there_from_before_counts() -> TestResult {
     drop(incoming);
     // Who looks at files after they were closed may hold it for a moment.
     let found = (0..1000).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
         let incoming = Incoming::of(&layout).ok()?;
         let job = incoming.vfs.lookup(Ino::ROOT, b"job").ok()?.ino;
         Some((incoming, job))
