@@ -336,7 +336,7 @@ fn sessions_that_nobody_uses() -> TestResult {
 /// that is just being made looks the same for a moment.
 #[test]
 fn who_begins_takes_no_session_from_its_maker() -> TestResult {
-    const SESSIONS: usize = 2_000;
+    const SESSIONS: usize = 500;
     let layout = TestLayout::new();
     let incoming = Incoming::of(&layout)?;
     let is_done = AtomicBool::new(false);
@@ -351,13 +351,17 @@ fn who_begins_takes_no_session_from_its_maker() -> TestResult {
         }
         let made = (0..SESSIONS).try_for_each(|_| {
             let job = incoming.mkdir(Ino::ROOT, "job")?;
-            let (_, file) = incoming.create(job, "f")?;
-            drop(file);
+            let (file, open) = incoming.create(job, "f")?;
+            drop(open);
             incoming.remove(job, "f")?;
             let at = (Ino::ROOT, &b"job"[..]);
-            incoming
+            let removed = incoming
                 .vfs
-                .remove(&incoming.caller, at, Removal::Directory)
+                .remove(&incoming.caller, at, Removal::Directory);
+            for ino in [file, job] {
+                incoming.vfs.forget(ino, 1);
+            }
+            removed
         });
         is_done.store(true, Ordering::Relaxed);
         made

@@ -209,9 +209,9 @@ fn renaming_at_once_is_renaming_later() {
             "exec 3> a; sleep 0.1 & exec 3>&-; mv a a.part
              exec 3> b.part; sleep 0.1 & exec 3>&-; mv b.part b
              exec 3> c.part; bash -c 'echo torso; kill -KILL $$' >&3 || true
-             sleep 0.1 & exec 3>&- || true; ! mv c.part c
+             sleep 0.1 & exec 3>&- || true; if mv c.part c; then exit 1; fi
              exec 3> d.part; bash -c 'echo torso; kill -KILL $$' >&3 || true
-             sleep 0.1 & exec 3>&- || true; ! rm d.part
+             sleep 0.1 & exec 3>&- || true; if rm d.part; then exit 1; fi
              exec 3> e; sleep 0.1 & exec 3>&-; rm e",
         );
         for (name, expected) in [
@@ -224,6 +224,10 @@ fn renaming_at_once_is_renaming_later() {
             let found = artifact(&mount, name);
             assert_eq!(found.as_deref(), expected, "{threads} threads: {name}");
         }
+        fs::create_dir(mount.join("app/referrers/text%2Fplain")).expect("types can be made");
+        let about = mount.join("app/referrers/text%2Fplain");
+        bash(&about, "exec 3> x; sleep 0.1 & exec 3>&-; rm x");
+        assert_eq!(names(&about).len(), 1, "{threads} threads");
         for name in ["c.part.error", "d.part.error"] {
             assert!(incoming.join(name).exists(), "{threads} threads: {name}");
         }

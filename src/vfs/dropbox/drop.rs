@@ -444,8 +444,9 @@ impl Drop {
     }
 
     /// Whether [`Self::remove`] would wait.
-    pub(super) fn is_ending(&self) -> bool {
-        self.state.lock().course.is_ending()
+    pub(super) fn remove_is_slow(&self) -> bool {
+        let course = &self.state.lock().course;
+        course.is_ending() || course.is_committing()
     }
 
     /// Lets go of a name that a new drop takes, if nobody is writing.
@@ -599,10 +600,15 @@ impl Drop {
                     (false, false) => state.course.decide(Err(refusal.clone())),
                 }
                 // Nobody may go on with it.
-                if (is_fatal || !is_held) && !state.course.is_open() {
+                let is_over = (is_fatal || !is_held) && !state.course.is_open();
+                if is_over {
                     self.clear_name(&mut state);
                 }
+                let named = state.place.clone();
                 drop(state);
+                if is_over {
+                    self.dropbox.take_out(&named, self);
+                }
                 self.dropbox.refuse(place, self.owner, &refusal);
                 Err(refusal.error().clone())
             }

@@ -333,13 +333,17 @@ impl DropBox {
         if self.find_directory(to).is_some() {
             return Err(Error::IsDirectory);
         }
+        self.dismiss(to);
         drop.rename(to.clone())?;
         if let Some(other) = in_the_way {
             // It may have lost its name meanwhile.
             let (Ok(()) | Err(_)) = other.remove();
         }
-        self.dismiss(to);
         self.table.rename(from, to.clone(), &drop);
+        // It may have come to nothing meanwhile.
+        if !drop.is_visible() {
+            self.take_out(to, &drop);
+        }
         Ok(())
     }
 

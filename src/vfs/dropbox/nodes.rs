@@ -106,7 +106,7 @@ impl Writable for ShelfNode {
 
     fn remove_is_slow(&self, name: &[u8]) -> bool {
         let found = self.dropbox.table.find(&self.place(name));
-        found.is_some_and(|drop| drop.is_ending())
+        found.is_some_and(|drop| drop.remove_is_slow())
     }
 
     fn remove(&self, _caller: &Caller, name: &[u8], what: Removal) -> Result<(), Error> {

@@ -210,8 +210,7 @@ impl Sessions {
             return Err(Error::System(libc::EMFILE));
         }
         let sessions = self.directory(SESSIONS)?;
-        let place = make_place(&sessions, name)?;
-        let lock = place.try_clone()?;
+        let (place, lock) = make_place(&sessions, name)?;
         let made = self.begin(place, caller, mode);
         let tree = made.inspect_err(|_| {
             // Whatever is in the way of that was in the way of the session too.
@@ -243,9 +242,11 @@ impl Sessions {
     /// # Errors
     /// [`Error::NotFound`]; `ENOTEMPTY`; [`Error::Busy`] while it is being published.
     pub fn remove(&self, name: &[u8]) -> Result<(), Error> {
-        let mut trees = self.trees.lock();
-        let tree = trees.get(name).cloned().ok_or(Error::NotFound)?;
+        // In this order: the gate may be closed for as long as a large blob is copied.
+        let tree = self.tree(name).ok_or(Error::NotFound)?;
         let mut gate = tree.rearrange()?;
+        let mut trees = self.trees.lock();
+        check_named(&trees, name, &tree)?;
         rustix::fs::unlinkat(tree.place(), TREE, AtFlags::REMOVEDIR).map_err(system)?;
         *gate = Phase::Gone;
         tree.meter().end();
@@ -266,9 +267,10 @@ impl Sessions {
         if !matches!(how, RenameMode::Replace | RenameMode::NoReplace) {
             return Err(Error::Invalid);
         }
-        let mut trees = self.trees.lock();
-        let tree = trees.get(name).cloned().ok_or(Error::NotFound)?;
+        let tree = self.tree(name).ok_or(Error::NotFound)?;
         drop(tree.change()?);
+        let mut trees = self.trees.lock();
+        check_named(&trees, name, &tree)?;
         let sessions = self.directory(SESSIONS)?;
         let flags = RenameFlags::NOREPLACE;
         let renamed = rustix::fs::renameat_with(&sessions, name, &sessions, new_name, flags);
@@ -488,11 +490,17 @@ impl Sessions {
     fn clear_away(&self, name: &[u8]) {
         let moved = self.directory(SESSIONS).and_then(|sessions| {
             let over = self.directory(OVER)?;
-            let number = self.over.fetch_add(1, Ordering::Relaxed);
-            let target = format!("{}-{number}", std::process::id());
-            let flags = RenameFlags::NOREPLACE;
-            rustix::fs::renameat_with(&sessions, name, &over, target, flags).map_err(system)?;
-            Ok(over)
+            loop {
+                let number = self.over.fetch_add(1, Ordering::Relaxed);
+                let target = format!("{}-{number}", std::process::id());
+                let flags = RenameFlags::NOREPLACE;
+                match rustix::fs::renameat_with(&sessions, name, &over, target, flags) {
+                    Ok(()) => break Ok(over),
+                    // Another one's that has the same number, in another container.
+                    Err(Errno::EXIST) => {}
+                    Err(errno) => break Err(system(errno)),
+                }
+            }
         });
         match moved {
             Ok(over) => remove_in_background(over),
@@ -534,22 +542,49 @@ enum Found {
     Elsewhere,
 }
 
-/// Makes the directory of a session, locked.
-fn make_place(sessions: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Error> {
-    let make = || {
-        rustix::fs::mkdirat(sessions, name, Mode::RWXU).map_err(|errno| match errno {
-            Errno::EXIST => Error::Exists,
-            errno => system(errno),
-        })
-    };
-    make()?;
+/// That `tree` has still this name.
+fn check_named(
+    trees: &BTreeMap<Name, Arc<Tree>>,
+    name: &[u8],
+    tree: &Arc<Tree>,
+) -> Result<(), Error> {
+    match trees.get(name) {
+        Some(named) if Arc::ptr_eq(named, tree) => Ok(()),
+        _ => Err(Error::NotFound),
+    }
+}
+
+/// Makes the directory of a session, locked; once more open, so that the lock outlives what
+/// is done with the first.
+fn make_place(sessions: &OwnedFd, name: &[u8]) -> Result<(OwnedFd, OwnedFd), Error> {
+    make_directory_of(sessions, name)?;
+    let locked = lock_made(sessions, name).and_then(|place| {
+        let lock = place.try_clone()?;
+        Ok((place, lock))
+    });
+    if locked.is_err() {
+        // Only if it is empty, as no session is.
+        let (Ok(()) | Err(_)) = rustix::fs::unlinkat(sessions, name, AtFlags::REMOVEDIR);
+    }
+    locked
+}
+
+fn make_directory_of(sessions: &OwnedFd, name: &[u8]) -> Result<(), Error> {
+    rustix::fs::mkdirat(sessions, name, Mode::RWXU).map_err(|errno| match errno {
+        Errno::EXIST => Error::Exists,
+        errno => system(errno),
+    })
+}
+
+/// Locks a directory that was just made.
+fn lock_made(sessions: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Error> {
     let until = Instant::now() + LATE_END;
     while Instant::now() < until {
         match lock_place(sessions, name)? {
             Locked::Place(place) => return Ok(place),
             // A mount that began before it was locked took it for what a maker left that was
             // killed, and removed it.
-            Locked::Gone => make()?,
+            Locked::Gone => make_directory_of(sessions, name)?,
             Locked::Elsewhere => thread::sleep(LOOK_AGAIN),
         }
     }

@@ -444,6 +444,11 @@ impl Writable for TypeDir {
         Err(Error::ReadOnly)
     }
 
+    fn remove_is_slow(&self, name: &[u8]) -> bool {
+        let taker = self.taker.as_ref();
+        taker.is_some_and(|taker| taker.remove_is_slow(name))
+    }
+
     fn remove(&self, caller: &Caller, name: &[u8], what: Removal) -> Result<(), Error> {
         self.taker(name)?.remove(caller, name, what)
     }
