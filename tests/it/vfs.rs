@@ -112,3 +112,27 @@ fn listing_refs_reads_no_document() -> TestResult {
     }
     Ok(())
 }
+
+/// What is shown of an index while a part of it is missing is not believed for longer.
+#[test]
+fn the_time_of_an_index_is_that_of_what_it_shows() -> TestResult {
+    const LATER: i64 = 1_735_787_045;
+    let layout = TestLayout::new();
+    // Of two that fit the first counts.
+    let other = layout.image_for("linux/amd64", &[]);
+    let wanted = json!({"os": "linux", "architecture": "amd64", "created": "2025-01-02T03:04:05Z"});
+    let mut wanted = layout.image_with(&[], &wanted);
+    wanted["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    let nested = layout.image_index(&[wanted]);
+    layout.add_ref("app", &layout.image_index(&[nested.clone(), other]));
+    let (path, away) = (layout.blob_path(&nested), layout.path().join("away"));
+    std::fs::rename(&path, &away)?;
+    let tree = tree(&layout)?;
+    let root = tree.lookup(Ino::ROOT, b"app")?;
+    let before = tree.attr(root.ino, Patience::Wait)?.mtime.seconds;
+    std::fs::rename(&away, &path)?;
+    let after = tree.attr(root.ino, Patience::Wait)?.mtime.seconds;
+    assert_ne!(before, LATER, "it cannot know yet");
+    assert_eq!(after, LATER);
+    Ok(())
+}

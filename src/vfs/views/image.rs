@@ -227,8 +227,14 @@ pub(super) fn created(views: &Views, descriptor: &Descriptor) -> Option<Option<T
     let time = match &*document {
         Document::Manifest(manifest) => manifest_created(views, manifest),
         Document::Index(index) => {
-            let (_, document) = platforms::default(views, &claim(descriptor), &index.manifests)?;
-            manifest_created(views, document.manifest()?)
+            let claim = claim(descriptor);
+            let (_, document) = platforms::default(views, &claim, &index.manifests)?;
+            let time = manifest_created(views, document.manifest()?);
+            // What is missing of the index may hold another one, when it comes.
+            if !platforms::is_known(views, &claim) {
+                return time;
+            }
+            time
         }
     }?;
     views.created.lock().put(descriptor.digest.clone(), time);

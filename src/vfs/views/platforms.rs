@@ -116,6 +116,11 @@ pub(super) fn default(
     Some((descriptor, document))
 }
 
+/// Whether what [`default`] found stays so, whatever comes.
+pub(super) fn is_known(views: &Views, of: &str) -> bool {
+    views.defaults.lock().contains(of)
+}
+
 /// The best manifest, and whether everything could be read on the way.
 fn search(views: &Views, entries: &[Descriptor]) -> (Option<Descriptor>, bool) {
     let mut candidates = Candidates::default();
