@@ -129,10 +129,12 @@ fn the_time_of_an_index_is_that_of_what_it_shows() -> TestResult {
     std::fs::rename(&path, &away)?;
     let tree = tree(&layout)?;
     let root = tree.lookup(Ino::ROOT, b"app")?;
-    let before = tree.attr(root.ino, Patience::Wait)?.mtime.seconds;
+    let before = tree.attr(root.ino, Patience::Wait)?;
     std::fs::rename(&away, &path)?;
-    let after = tree.attr(root.ino, Patience::Wait)?.mtime.seconds;
-    assert_ne!(before, LATER, "it cannot know yet");
-    assert_eq!(after, LATER);
+    let after = tree.attr(root.ino, Patience::Wait)?;
+    assert_ne!(before.mtime.seconds, LATER, "it cannot know yet");
+    assert_ne!(before.lifetime, Lifetime::Forever, "nor is it believed");
+    assert_eq!(after.mtime.seconds, LATER);
+    assert_eq!(after.lifetime, Lifetime::Forever);
     Ok(())
 }

@@ -606,10 +606,10 @@ impl Drop {
                 }
                 let named = state.place.clone();
                 drop(state);
+                self.dropbox.refuse(place, self.owner, &refusal);
                 if is_over {
                     self.dropbox.take_out(&named, self);
                 }
-                self.dropbox.refuse(place, self.owner, &refusal);
                 Err(refusal.error().clone())
             }
         };

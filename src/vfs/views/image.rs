@@ -75,7 +75,7 @@ impl Node for ImageDir {
     fn attr(&self, _patience: Patience) -> Result<Attr, Error> {
         Ok(self
             .views
-            .image_attr(created(&self.views, &self.descriptor).flatten()))
+            .image_attr(created(&self.views, &self.descriptor)))
     }
 
     fn room(&self) -> Room<'_> {
@@ -217,36 +217,52 @@ pub(super) fn manifest_children(
     children
 }
 
-/// When the image was made, if its config can be read; it need not say so.
+/// When an image was made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ImageTime {
+    /// Unknown if its config cannot be read, or does not say so.
+    pub(super) time: Option<Time>,
+    /// Whether that hangs on the image's digest alone.
+    pub(super) is_settled: bool,
+}
+
+/// When the image was made, as far as its config can be read.
 #[must_use]
-pub(super) fn created(views: &Views, descriptor: &Descriptor) -> Option<Option<Time>> {
-    if let Some(time) = known_created(views, descriptor) {
-        return Some(time);
-    }
-    let document = views.documents().document(descriptor).ok()??;
-    let time = match &*document {
-        Document::Manifest(manifest) => manifest_created(views, manifest),
-        Document::Index(index) => {
-            let claim = claim(descriptor);
-            let (_, document) = platforms::default(views, &claim, &index.manifests)?;
-            let time = manifest_created(views, document.manifest()?);
-            // What is missing of the index may hold another one, when it comes.
-            if !platforms::is_known(views, &claim) {
-                return time;
-            }
-            time
-        }
-    }?;
-    views.created.lock().put(descriptor.digest.clone(), time);
-    Some(time)
+pub(super) fn created(views: &Views, descriptor: &Descriptor) -> ImageTime {
+    known_created(views, descriptor)
+        .or_else(|| find_created(views, descriptor))
+        .unwrap_or_default()
 }
 
 /// The same, if that was found out already: no document is read for it.
 #[must_use]
-pub(super) fn known_created(views: &Views, descriptor: &Descriptor) -> Option<Option<Time>> {
-    views.created.lock().get(&descriptor.digest).copied()
+pub(super) fn known_created(views: &Views, descriptor: &Descriptor) -> Option<ImageTime> {
+    let known = views.created.lock().get(&descriptor.digest).copied();
+    known.map(|time| ImageTime {
+        time,
+        is_settled: true,
+    })
 }
 
+fn find_created(views: &Views, descriptor: &Descriptor) -> Option<ImageTime> {
+    let document = views.documents().document(descriptor).ok()??;
+    let (time, is_settled) = match &*document {
+        Document::Manifest(manifest) => (manifest_created(views, manifest)?, true),
+        Document::Index(index) => {
+            let claim = claim(descriptor);
+            let (chosen, document) = platforms::default(views, &claim, &index.manifests)?;
+            let time = manifest_created(views, document.manifest()?)?;
+            // What is missing of the index may hold another one, when it comes.
+            (time, platforms::is_settled(views, &claim, &chosen))
+        }
+    };
+    if is_settled {
+        views.created.lock().put(descriptor.digest.clone(), time);
+    }
+    Some(ImageTime { time, is_settled })
+}
+
+/// What the manifest's config says; `None` if it cannot be read.
 fn manifest_created(views: &Views, manifest: &ImageManifest) -> Option<Option<Time>> {
     let config = views.documents().config(&manifest.config).ok()?;
     let created = config.and_then(|config| config.created);

@@ -186,14 +186,14 @@ impl Node for LevelDir {
     /// kernel is not to believe what it is told, and asks when somebody wants it.
     fn attr(&self, patience: Patience) -> Result<Attr, Error> {
         let Some(descriptor) = self.descriptor() else {
-            return Ok(self.views.level_attr(None));
+            return Ok(self.views.level_attr(image::ImageTime::default()));
         };
         if patience == Patience::Wait {
-            let created = image::created(&self.views, descriptor).flatten();
+            let created = image::created(&self.views, descriptor);
             return Ok(self.views.level_attr(created));
         }
         let known = image::known_created(&self.views, descriptor);
-        let attr = self.views.level_attr(known.flatten());
+        let attr = self.views.level_attr(known.unwrap_or_default());
         Ok(match known {
             Some(_) => attr,
             None => Attr {

@@ -54,6 +54,7 @@ use self::directory::{Directory, Link};
 use self::documents::Documents;
 use self::faults::Faults;
 use self::files::{Files, KEPT, MERGES};
+use self::image::ImageTime;
 use self::level::LevelDir;
 use self::loaded::{Loaded, Turns};
 use self::opened::HeldLayers;
@@ -384,17 +385,16 @@ impl Views {
 
     /// Attributes of an image directory, or of a level that is none. What shows the
     /// index's own time changes with the index.
-    fn image_attr(&self, created: Option<Time>) -> Attr {
-        let lifetime = if created.is_some() {
-            Lifetime::Forever
-        } else {
-            Lifetime::Briefly
+    fn image_attr(&self, created: ImageTime) -> Attr {
+        let lifetime = match created.time {
+            Some(_) if created.is_settled => Lifetime::Forever,
+            _ => Lifetime::Briefly,
         };
-        self.directory_attr(created, lifetime)
+        self.directory_attr(created.time, lifetime)
     }
 
     /// Attributes of a level of ref names, which may accept something.
-    fn level_attr(&self, created: Option<Time>) -> Attr {
+    fn level_attr(&self, created: ImageTime) -> Attr {
         let attr = self.image_attr(created);
         match self.options.is_writable {
             true => Attr {

@@ -116,9 +116,11 @@ pub(super) fn default(
     Some((descriptor, document))
 }
 
-/// Whether what [`default`] found stays so, whatever comes.
-pub(super) fn is_known(views: &Views, of: &str) -> bool {
-    views.defaults.lock().contains(of)
+/// Whether it is `chosen` by [`default`] whatever comes.
+pub(super) fn is_settled(views: &Views, of: &str, chosen: &Descriptor) -> bool {
+    let defaults = views.defaults.lock();
+    let known = defaults.peek(of).and_then(Option::as_ref);
+    known.is_some_and(|known| known.digest == chosen.digest)
 }
 
 /// The best manifest, and whether everything could be read on the way.

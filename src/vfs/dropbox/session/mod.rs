@@ -268,7 +268,8 @@ impl Sessions {
             return Err(Error::Invalid);
         }
         let tree = self.tree(name).ok_or(Error::NotFound)?;
-        drop(tree.change()?);
+        // It is not published meanwhile.
+        let gate = tree.change()?;
         let mut trees = self.trees.lock();
         check_named(&trees, name, &tree)?;
         let sessions = self.directory(SESSIONS)?;
@@ -279,8 +280,9 @@ impl Sessions {
             errno => system(errno),
         })?;
         trees.remove(name);
-        trees.insert(new_name.to_vec(), tree);
+        trees.insert(new_name.to_vec(), tree.clone());
         drop(trees);
+        drop(gate);
         self.dismiss(name);
         self.dismiss(new_name);
         Ok(())
@@ -562,9 +564,12 @@ fn make_place(sessions: &OwnedFd, name: &[u8]) -> Result<(OwnedFd, OwnedFd), Err
         let lock = place.try_clone()?;
         Ok((place, lock))
     });
-    if locked.is_err() {
-        // Only if it is empty, as no session is.
-        let (Ok(()) | Err(_)) = rustix::fs::unlinkat(sessions, name, AtFlags::REMOVEDIR);
+    match &locked {
+        // Whose the name is now does with it as is right.
+        Ok(_) | Err(Error::Exists | Error::Busy) => {}
+        Err(_) => {
+            let (Ok(()) | Err(_)) = rustix::fs::unlinkat(sessions, name, AtFlags::REMOVEDIR);
+        }
     }
     locked
 }

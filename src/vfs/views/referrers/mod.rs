@@ -29,7 +29,7 @@ pub(super) use edges::KnownEdges;
 use edges::{Edges, Referrer};
 
 use super::Views;
-use super::image::ImageDir;
+use super::image::{ImageDir, ImageTime};
 use super::names;
 use super::place::Place;
 use super::xattr::{self, Xattrs};
@@ -109,7 +109,7 @@ impl About {
     }
 
     fn attr(&self) -> Attr {
-        self.views.level_attr(None)
+        self.views.level_attr(ImageTime::default())
     }
 
     fn edges(&self) -> Arc<Edges> {
