@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::TestMount;
 use crate::patience::until;
@@ -62,20 +65,34 @@ impl Failing {
     /// Waits for the end of the process, which a rule has killed. To let go of one that is
     /// just ending is more than strace can do.
     pub(crate) fn wait_for_end(&mut self) {
-        until(AT_ALL, "the process is killed", || {
-            !matches!(self.strace.try_wait(), Ok(None))
-        });
+        self.end_strace();
     }
 
     fn let_go(&mut self) {
         // By this signal it lets go of the process first.
-        let pid = i32::try_from(self.strace.id()).ok();
-        let pid = pid.and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
-            let (Ok(()) | Err(_)) =
-                rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        self.send(Signal::INT);
+        self.end_strace();
+    }
+
+    /// Waits for the end of strace. Of threads that all are killed at once it can miss one,
+    /// and waits for that one for ever; when it is gone itself, they end.
+    fn end_strace(&mut self) {
+        let end = Instant::now() + AT_ALL;
+        while let Ok(None) = self.strace.try_wait() {
+            if Instant::now() > end {
+                self.send(Signal::KILL);
+                let (Ok(_) | Err(_)) = self.strace.wait();
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
         }
-        let (Ok(_) | Err(_)) = self.strace.wait();
+    }
+
+    fn send(&self, signal: Signal) {
+        let pid = i32::try_from(self.strace.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let (Ok(()) | Err(_)) = kill_process(pid, signal);
+        }
     }
 }
 
